@@ -1,0 +1,97 @@
+//! Work that is done later: a job is a due time and what to do then.
+
+use super::{RequestId, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What to do. One kind per worker action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Job {
+    /// Wake the person's devices for a request.
+    NotifyDevice {
+        request_id: RequestId,
+        user_id: UserId,
+        expires_at: Timestamp,
+    },
+}
+
+impl Job {
+    /// The same work has the same id, so that creating it twice makes one job.
+    pub fn id(&self) -> String {
+        match self {
+            Self::NotifyDevice { request_id, .. } => format!("notify_device:{request_id}"),
+        }
+    }
+
+    /// After this there is nothing left to do it for.
+    pub const fn deadline(&self) -> Timestamp {
+        match self {
+            Self::NotifyDevice { expires_at, .. } => *expires_at,
+        }
+    }
+}
+
+/// When to try again: doubling from `first`, capped at `longest`, ended by the job's deadline.
+#[derive(Clone, Copy, Debug)]
+pub struct RetrySchedule {
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl RetrySchedule {
+    pub const DELIVERY: Self = Self {
+        first: Duration::from_millis(500),
+        longest: Duration::from_secs(60),
+    };
+
+    /// The due time after `attempts` failed ones, spread by up to a fifth either way by `jitter`
+    /// (any random byte); `None` when it would fall on or after the deadline.
+    pub fn next(
+        &self,
+        attempts: u32,
+        now: Timestamp,
+        deadline: Timestamp,
+        jitter: u8,
+    ) -> Option<Timestamp> {
+        let doubled = self
+            .first
+            .saturating_mul(1 << attempts.saturating_sub(1).min(20))
+            .min(self.longest);
+        let spread = 0.8 + 0.4 * f64::from(jitter) / 255.0;
+        let due = now.plus(doubled.mul_f64(spread));
+        (due < deadline).then_some(due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn delays_double_up_to_the_cap() {
+        let now = Timestamp::from_millis(0);
+        let far = Timestamp::from_millis(i64::MAX);
+        let delay = |attempts| {
+            RetrySchedule::DELIVERY
+                .next(attempts, now, far, 127)
+                .map(Timestamp::millis)
+        };
+        let near = |got: Option<i64>, want: i64| {
+            got.is_some_and(|got| (got - want).abs() <= want / 100 + 1)
+        };
+        assert!(near(delay(1), 500) && near(delay(2), 1000) && near(delay(3), 2000));
+        assert!(near(delay(30), 60_000) && near(delay(u32::MAX), 60_000));
+    }
+
+    proptest! {
+        #[test]
+        fn a_retry_is_never_at_or_after_the_deadline(attempts: u32, jitter: u8, left in 0_i64..120_000) {
+            let deadline = Timestamp::from_millis(left);
+            if let Some(due) = RetrySchedule::DELIVERY.next(attempts, Timestamp::from_millis(0), deadline, jitter) {
+                prop_assert!(due < deadline && due.millis() >= 400);
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The rules of the house, pure: no async, no I/O, no clock; `now` is an argument.
+//!
+//! Read in the order of the journey: a [`Client`] asks about a [`User`] ([`request`]), the phone sees a
+//! [`challenge`] and signs an [`approval`], which becomes an [`Outcome`], which is redeemed once.
+
+#[macro_use]
+pub mod text_enum;
+
+pub mod approval;
+pub mod binding_message;
+pub mod challenge;
+pub mod client;
+pub mod device;
+pub mod display;
+pub mod enrolment;
+pub mod ids;
+pub mod job;
+pub mod outcome;
+pub mod pacing;
+pub mod request;
+pub mod scope;
+pub mod secret;
+pub mod time;
+pub mod user;
+
+pub use approval::{Approval, Decision, DenyReason};
+pub use binding_message::BindingMessage;
+pub use challenge::Challenge;
+pub use client::Client;
+pub use device::Device;
+pub use ids::{ClientId, DeviceId, Partition, RequestId, UserId};
+pub use job::Job;
+pub use outcome::Outcome;
+pub use request::BackchannelRequest;
+pub use scope::Scope;
+pub use secret::{AuthReqId, Secret};
+pub use time::Timestamp;
+pub use user::User;

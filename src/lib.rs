@@ -1,5 +1,8 @@
 //! assent asks a person, on their own phone, and brings back a signed answer.
 
-pub mod clock;
+#[macro_use]
 pub mod domain;
+
+pub mod clock;
+pub mod crypto;
 pub mod entropy;

@@ -1,0 +1,41 @@
+//! Keys and what is done with them. The only place that names a cryptographic library.
+//!
+//! One deployment key wraps a [`KeyRing`] of versioned random keys, each for one purpose:
+//! [`mac`] makes and checks handles and hashes, [`seal`] hides values at rest, [`jose`] signs and
+//! verifies statements, [`audit_chain`] links the audit's rows.
+
+pub mod audit_chain;
+pub mod auth_req_id;
+pub mod jose;
+pub mod key_ring;
+pub mod mac;
+pub mod seal;
+pub mod strict_json;
+
+pub use key_ring::{DeploymentKey, KeyRecord, KeyRing, KeyRingError, Purpose};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// SHA-256 (FIPS 180-4).
+pub fn sha256(data: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    hash
+}
+
+/// base64url(SHA-256(data)), as JOSE hashes are written.
+pub fn sha256_base64url(data: &[u8]) -> String {
+    base64url(&sha256(data))
+}
+
+/// base64url without padding (RFC 7515 2).
+pub fn base64url(data: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(data)
+}
+
+/// Reads base64url without padding; `None` for anything but the canonical text.
+pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}

@@ -6,3 +6,5 @@ pub mod domain;
 pub mod clock;
 pub mod crypto;
 pub mod entropy;
+pub mod failpoint;
+pub mod store;

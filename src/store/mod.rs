@@ -1,0 +1,191 @@
+//! What is kept, and where.
+//!
+//! [`sql::Directory`] and [`sql::Ledger`] are the truth and live in SQL alone. Three more stores are
+//! traits, since they have two homes: SQL for the embedded server, Redis for scale.
+
+pub mod sql;
+
+use crate::domain::job::Job;
+use crate::domain::pacing::Pace;
+use crate::domain::request::{BackchannelRequest, Facts, State};
+use crate::domain::{RequestId, Timestamp, UserId};
+use async_trait::async_trait;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not now; the same call may succeed later. Nothing was changed.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The write may or may not have happened: read it back before answering.
+    #[error("a commit did not report its result")]
+    CommitUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is stored is not what we store. For a human to look at.
+    #[error("{table} row {row}: {what}")]
+    Corrupt {
+        table: &'static str,
+        row: String,
+        what: &'static str,
+    },
+}
+
+/// Requests that wait for an answer: the projection that polls and inboxes read. It may forget;
+/// the Ledger does not.
+#[async_trait]
+pub trait PendingRequests: Send + Sync {
+    /// Claims a slot for an idempotency key before the request is created, or tells who has it.
+    async fn reserve(
+        &self,
+        slot: &IdempotencySlot,
+        now: Timestamp,
+    ) -> Result<Reservation, StoreError>;
+
+    /// Stores the request and its job in one atomic write, if the caps allow. A request that is
+    /// already there is left alone and counts as created.
+    async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError>;
+
+    /// A client's poll: the request as it stands, and whether the client kept the interval.
+    async fn poll(
+        &self,
+        id: RequestId,
+        kind: PollKind,
+        now: Timestamp,
+    ) -> Result<Option<(BackchannelRequest, Pace)>, StoreError>;
+
+    /// The request as it stands.
+    async fn find(
+        &self,
+        id: RequestId,
+        now: Timestamp,
+    ) -> Result<Option<BackchannelRequest>, StoreError>;
+
+    /// The requests of one person that are still pending, oldest first.
+    async fn open_for(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+    ) -> Result<Vec<BackchannelRequest>, StoreError>;
+
+    /// Writes what the Ledger says; idempotent. Wakes whoever waits for the request.
+    async fn project(&self, id: RequestId, state: State) -> Result<(), StoreError>;
+
+    /// A receiver that is notified when the request may have changed. Subscribe before reading.
+    fn watch(&self, id: RequestId) -> watch::Receiver<u64>;
+
+    /// Deletes what nobody can ask about any more. Returns how many requests went.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// An idempotency key with what it stands for.
+#[derive(Clone, Debug)]
+pub struct IdempotencySlot {
+    /// Hash over client and key.
+    pub scope_hash: String,
+    /// Hash over the request without its client authentication.
+    pub body_hash: String,
+    /// The `auth_req_id` that the request will have, sealed.
+    pub sealed_auth_req_id: String,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reservation {
+    /// The slot is ours.
+    Fresh,
+    /// The same request was begun before: it has this sealed `auth_req_id`.
+    Replay { sealed_auth_req_id: String },
+    /// The key stands for another request.
+    Conflict,
+}
+
+/// A request to create, with the caps that must hold and the job that must exist with it.
+#[derive(Clone, Debug)]
+pub struct NewRequest {
+    pub facts: Facts,
+    pub job: Job,
+    /// Open requests allowed for this person and client together.
+    pub per_client: u32,
+    /// Open requests allowed for this person over all clients.
+    pub per_user: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    Yes,
+    /// Too many requests are open.
+    OverCap,
+}
+
+/// How a poll relates to one that is still being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollKind {
+    Ordinary,
+    /// It replaces a held poll, which does not count as early.
+    Replacing,
+}
+
+/// Work that is due at some time. A claim is a lease: the job comes back unless it is acknowledged.
+#[async_trait]
+pub trait JobQueue: Send + Sync {
+    /// Takes up to `limit` due jobs, counts the attempt and hides them until the lease ends.
+    async fn claim(
+        &self,
+        limit: u32,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<ClaimedJob>, StoreError>;
+
+    /// The job is done. False when the lease was lost to another attempt.
+    async fn ack(&self, claim: &ClaimedJob) -> Result<bool, StoreError>;
+
+    /// Try again at `due`. False when the lease was lost.
+    async fn retry(
+        &self,
+        claim: &ClaimedJob,
+        due: Timestamp,
+        error: &str,
+    ) -> Result<bool, StoreError>;
+
+    /// Never try again, and keep it for people to see. False when the lease was lost.
+    async fn bury(
+        &self,
+        claim: &ClaimedJob,
+        error: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// How many jobs are alive, and how many dead.
+    async fn depth(&self) -> Result<QueueDepth, StoreError>;
+}
+
+/// A job under lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedJob {
+    pub id: String,
+    pub job: Job,
+    /// This attempt's number, from 1; fences the acknowledgement.
+    pub attempt: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueDepth {
+    pub alive: u64,
+    pub dead: u64,
+}
+
+/// Remembers what may be used once (RFC 7519 4.1.7, RFC 7523 3).
+#[async_trait]
+pub trait ReplayCache: Send + Sync {
+    /// True when `id` is seen for the first time; it is remembered until `expires_at`.
+    async fn first_use(
+        &self,
+        id: &str,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Forgets what has expired. Returns how many entries went.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
+}

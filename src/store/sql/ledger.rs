@@ -1,0 +1,472 @@
+//! The Ledger: irreversible facts.
+//!
+//! Two primary keys are the fence of the whole server. `outcomes`: whoever inserts first has decided.
+//! `issuances`: whoever inserts first has redeemed the approval, or withdrawn it. Both are reached only
+//! through a guard that holds the audit head of the person's partition, so that a decision without its
+//! audit row cannot be written.
+
+use super::audit::{self, AuditEntry, TakenHead, chain_of};
+use super::db::{Db, Tx};
+use super::directory::read_key;
+use super::row::Located;
+use crate::crypto::KeyRing;
+use crate::domain::device::{DeviceState, PublicKey};
+use crate::domain::outcome::{DecidedRequest, Issuance};
+use crate::domain::request::{State, redeemable_until};
+use crate::domain::{
+    ClientId, DeviceId, Outcome, Partition, RequestId, Scope, Secret, Timestamp, UserId,
+};
+use crate::failpoint;
+use crate::store::StoreError;
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub struct Ledger {
+    db: Db,
+    keys: Arc<KeyRing>,
+}
+
+/// How the parties stand at the moment of a decision or redemption, read inside its transaction.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub user_active: bool,
+    pub client_active: bool,
+    /// The device's key, if it is an active device of this very person.
+    pub device: Option<PublicKey>,
+}
+
+/// Whether a decision was the first.
+#[derive(Debug)]
+pub enum Recorded {
+    First,
+    /// Somebody decided before; this is what they decided.
+    Lost(Box<DecidedRequest>),
+}
+
+/// What became of an approval.
+#[derive(Clone, Debug)]
+pub struct UsedApproval {
+    pub kind: Issuance,
+    pub issued_at: Timestamp,
+    /// The `jti` of the access token.
+    pub token_id: Option<String>,
+    /// The response as it was sent, while it may be sent again.
+    pub response: Option<Secret>,
+}
+
+/// The answer to an attempt to redeem.
+pub enum Redemption {
+    /// Ours to redeem; nobody else can.
+    Open(Box<OpenRedemption>),
+    /// Redeemed or withdrawn before.
+    Used(UsedApproval),
+    NotApproved(Outcome),
+    /// Approved, but nobody came for it in time.
+    Expired,
+    /// Nothing was decided.
+    Undecided,
+}
+
+/// Tokens that were issued, as far as the Ledger keeps them.
+#[derive(Clone, Debug)]
+pub struct IssuedTokens {
+    /// The `jti` of the access token.
+    pub token_id: String,
+    /// The response, to be kept sealed for redelivery.
+    pub response: Option<Secret>,
+    pub refresh: Option<NewRefreshFamily>,
+}
+
+/// The first refresh token of an issuance.
+#[derive(Clone, Debug)]
+pub struct NewRefreshFamily {
+    pub id: String,
+    pub token_hash: String,
+    pub scope: Scope,
+    pub expires_at: Timestamp,
+}
+
+impl Ledger {
+    pub const fn new(db: Db, keys: Arc<KeyRing>) -> Self {
+        Self { db, keys }
+    }
+
+    /// Begins a decision about a request of `client` to `user`.
+    pub async fn begin_decision(
+        &self,
+        partition: Partition,
+        user: &UserId,
+        client: &ClientId,
+        device: Option<&DeviceId>,
+    ) -> Result<OpenDecision, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
+        let standing = standing(&mut tx, user, client, device).await?;
+        Ok(OpenDecision {
+            keys: self.keys.clone(),
+            tx,
+            head,
+            standing,
+        })
+    }
+
+    /// Begins the redemption of a request: takes the issuance, if it is still to be had.
+    pub async fn begin_redemption(
+        &self,
+        id: RequestId,
+        partition: Partition,
+        now: Timestamp,
+    ) -> Result<Redemption, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
+        let Some(decided) = decided(&mut tx, &self.keys, id).await? else {
+            return Ok(Redemption::Undecided);
+        };
+        if decided.outcome != Outcome::Approved {
+            return Ok(Redemption::NotApproved(decided.outcome));
+        }
+        if now >= redeemable_until(decided.expires_at) {
+            return Ok(Redemption::Expired);
+        }
+        let taken = sqlx::query(
+            "INSERT INTO issuances (request_id, kind, issued_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (request_id) DO NOTHING",
+        )
+        .bind(id.to_string())
+        .bind(Issuance::Issued.as_str())
+        .bind(now.millis())
+        .execute(&mut *tx)
+        .await?;
+        if taken.rows_affected() == 0 {
+            let used = used_approval(&mut tx, &self.keys, id).await?;
+            let missing = || StoreError::Corrupt {
+                table: "issuances",
+                row: id.to_string(),
+                what: "conflicts but is not there",
+            };
+            return Ok(Redemption::Used(used.ok_or_else(missing)?));
+        }
+        let standing = standing(
+            &mut tx,
+            &decided.user_id,
+            &decided.client_id,
+            decided.device_id.as_ref(),
+        )
+        .await?;
+        Ok(Redemption::Open(Box::new(OpenRedemption {
+            keys: self.keys.clone(),
+            tx,
+            head,
+            decided,
+            standing,
+            now,
+        })))
+    }
+
+    /// How a request was decided, and what became of the approval.
+    pub async fn lookup(
+        &self,
+        id: RequestId,
+    ) -> Result<Option<(DecidedRequest, Option<UsedApproval>)>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        match decided(&mut reader, &self.keys, id).await? {
+            None => Ok(None),
+            Some(outcome) => Ok(Some((
+                outcome,
+                used_approval(&mut reader, &self.keys, id).await?,
+            ))),
+        }
+    }
+
+    /// A page of what the projection must show: outcomes that still matter and have no issuance, in
+    /// the order of their ids, after `after`.
+    pub async fn unredeemed(
+        &self,
+        after: Option<RequestId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<(RequestId, State)>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows = sqlx::query(
+            "SELECT o.request_id, o.outcome FROM outcomes o \
+             LEFT JOIN issuances i ON i.request_id = o.request_id \
+             WHERE o.redeemable_until > $1 AND i.request_id IS NULL AND o.request_id > $2 \
+             ORDER BY o.request_id LIMIT $3",
+        )
+        .bind(now.millis())
+        .bind(after.map_or_else(String::new, |id| id.to_string()))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let row = Located::new(row, "outcomes", "request_id");
+                Ok((
+                    row.request_id("request_id")?,
+                    State::from(row.parse::<Outcome>("outcome")?),
+                ))
+            })
+            .collect()
+    }
+
+    /// Erases responses that may no longer be sent again. Returns how many.
+    pub async fn erase_responses(&self, issued_before: Timestamp) -> Result<u64, StoreError> {
+        let mut writer = self.db.writer().await?;
+        let done = sqlx::query(
+            "UPDATE issuances SET response = NULL WHERE response IS NOT NULL AND issued_at <= $1",
+        )
+        .bind(issued_before.millis())
+        .execute(&mut *writer)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// A decision that holds its partition's audit head. Dropped, it never was.
+pub struct OpenDecision {
+    keys: Arc<KeyRing>,
+    tx: Tx,
+    head: TakenHead,
+    pub standing: Standing,
+}
+
+impl OpenDecision {
+    /// Inserts the outcome and its audit row, and commits.
+    ///
+    /// # Errors
+    /// [`StoreError::CommitUnknown`]: read back with [`Ledger::lookup`].
+    pub async fn record(
+        mut self,
+        decided: &DecidedRequest,
+        entry: AuditEntry,
+    ) -> Result<Recorded, StoreError> {
+        let id = decided.request_id;
+        // Our own type: it always serialises.
+        let evidence = serde_json::to_vec(&decided.evidence).expect("evidence serialises");
+        let inserted = sqlx::query(
+            "INSERT INTO outcomes (request_id, partition, client_id, user_id, device_id, outcome, reason, \
+             decided_at, expires_at, redeemable_until, evidence) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (request_id) DO NOTHING",
+        )
+        .bind(id.to_string())
+        .bind(chain_of(decided.partition))
+        .bind(decided.client_id.as_str())
+        .bind(decided.user_id.as_str())
+        .bind(decided.device_id.as_ref().map(DeviceId::as_str))
+        .bind(decided.outcome.as_str())
+        .bind(decided.reason.map(|reason| reason.as_str()))
+        .bind(decided.decided_at.millis())
+        .bind(decided.expires_at.millis())
+        .bind(redeemable_until(decided.expires_at).millis())
+        .bind(self.keys.seal(&evidence_context(id), &evidence))
+        .execute(&mut *self.tx)
+        .await?;
+        if inserted.rows_affected() == 0 {
+            let winner = self::decided(&mut self.tx, &self.keys, id).await?;
+            let missing = || StoreError::Corrupt {
+                table: "outcomes",
+                row: id.to_string(),
+                what: "conflicts but is not there",
+            };
+            return winner.map(Box::new).map(Recorded::Lost).ok_or_else(missing);
+        }
+        audit::append(&mut self.tx, self.head, entry).await?;
+        failpoint::hit("decide.before_commit");
+        self.tx.commit().await?;
+        failpoint::hit("decide.after_commit");
+        Ok(Recorded::First)
+    }
+}
+
+/// A redemption that holds the issuance and its partition's audit head. Dropped, it never was.
+pub struct OpenRedemption {
+    keys: Arc<KeyRing>,
+    tx: Tx,
+    head: TakenHead,
+    now: Timestamp,
+    pub decided: DecidedRequest,
+    pub standing: Standing,
+}
+
+impl OpenRedemption {
+    /// Commits the issuance with its refresh family and audit row. Tokens may leave the server only
+    /// after this has returned.
+    ///
+    /// # Errors
+    /// [`StoreError::CommitUnknown`]: read back with [`Ledger::lookup`].
+    pub async fn issue(
+        mut self,
+        tokens: &IssuedTokens,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let id = self.decided.request_id;
+        let response = tokens.response.as_ref().map(|response| {
+            self.keys
+                .seal(&response_context(id), response.expose().as_bytes())
+        });
+        sqlx::query("UPDATE issuances SET token_id = $2, response = $3 WHERE request_id = $1")
+            .bind(id.to_string())
+            .bind(&tokens.token_id)
+            .bind(response)
+            .execute(&mut *self.tx)
+            .await?;
+        if let Some(family) = &tokens.refresh {
+            sqlx::query(
+                "INSERT INTO refresh_families (id, request_id, client_id, user_id, device_id, scope, \
+                 created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            )
+            .bind(&family.id)
+            .bind(id.to_string())
+            .bind(self.decided.client_id.as_str())
+            .bind(self.decided.user_id.as_str())
+            .bind(self.decided.device_id.as_ref().map(DeviceId::as_str))
+            .bind(family.scope.to_string())
+            .bind(self.now.millis())
+            .bind(family.expires_at.millis())
+            .execute(&mut *self.tx)
+            .await?;
+            sqlx::query(
+                "INSERT INTO refresh_tokens (token_hash, family_id, created_at) VALUES ($1, $2, $3)",
+            )
+            .bind(&family.token_hash)
+            .bind(&family.id)
+            .bind(self.now.millis())
+            .execute(&mut *self.tx)
+            .await?;
+        }
+        self.finish(entry).await
+    }
+
+    /// Withdraws the approval instead: nobody will ever redeem it.
+    ///
+    /// # Errors
+    /// As [`OpenRedemption::issue`].
+    pub async fn void(mut self, entry: AuditEntry) -> Result<(), StoreError> {
+        sqlx::query("UPDATE issuances SET kind = $2 WHERE request_id = $1")
+            .bind(self.decided.request_id.to_string())
+            .bind(Issuance::Voided.as_str())
+            .execute(&mut *self.tx)
+            .await?;
+        self.finish(entry).await
+    }
+
+    async fn finish(mut self, entry: AuditEntry) -> Result<(), StoreError> {
+        audit::append(&mut self.tx, self.head, entry).await?;
+        failpoint::hit("redeem.before_commit");
+        self.tx.commit().await?;
+        failpoint::hit("redeem.after_commit");
+        Ok(())
+    }
+}
+
+async fn standing(
+    connection: &mut AnyConnection,
+    user: &UserId,
+    client: &ClientId,
+    device: Option<&DeviceId>,
+) -> Result<Standing, StoreError> {
+    let rows = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM users WHERE id = $1 AND locked_at IS NULL) AS users, \
+         (SELECT COUNT(*) FROM clients WHERE id = $2 AND locked_at IS NULL) AS clients, \
+         (SELECT public_jwk FROM devices WHERE id = $3 AND user_id = $1 AND state = $4) AS device",
+    )
+    .bind(user.as_str())
+    .bind(client.as_str())
+    .bind(device.map_or("", DeviceId::as_str))
+    .bind(DeviceState::Active.as_str())
+    .fetch_all(connection)
+    .await?;
+    let missing = || StoreError::Corrupt {
+        table: "users",
+        row: user.to_string(),
+        what: "no standing",
+    };
+    let row = Located::new(rows.first().ok_or_else(missing)?, "devices", "device");
+    let device = match row.optional_text("device")? {
+        None => None,
+        Some(text) => Some(read_key(&text).ok_or_else(|| row.corrupt("public_jwk"))?),
+    };
+    Ok(Standing {
+        user_active: row.number("users")? == 1,
+        client_active: row.number("clients")? == 1,
+        device,
+    })
+}
+
+async fn decided(
+    connection: &mut AnyConnection,
+    keys: &KeyRing,
+    id: RequestId,
+) -> Result<Option<DecidedRequest>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT request_id, partition, client_id, user_id, device_id, outcome, reason, decided_at, \
+         expires_at, evidence FROM outcomes WHERE request_id = $1",
+    )
+    .bind(id.to_string())
+    .fetch_all(connection)
+    .await?;
+    rows.first()
+        .map(|row| read_decided(row, keys, id))
+        .transpose()
+}
+
+fn read_decided(row: &AnyRow, keys: &KeyRing, id: RequestId) -> Result<DecidedRequest, StoreError> {
+    let row = Located::new(row, "outcomes", "request_id");
+    let evidence = row.parse_with("evidence", |sealed| {
+        serde_json::from_slice(&keys.open_sealed(&evidence_context(id), sealed).ok()?).ok()
+    })?;
+    let reason = row.optional_text("reason")?.map(|text| text.parse());
+    Ok(DecidedRequest {
+        request_id: id,
+        partition: Partition(row.small("partition")?),
+        client_id: ClientId::new(row.text("client_id")?),
+        user_id: UserId::new(row.text("user_id")?),
+        device_id: row.optional_text("device_id")?.map(DeviceId::new),
+        outcome: row.parse("outcome")?,
+        reason: reason.transpose().map_err(|_| row.corrupt("reason"))?,
+        decided_at: row.time("decided_at")?,
+        expires_at: row.time("expires_at")?,
+        evidence,
+    })
+}
+
+async fn used_approval(
+    connection: &mut AnyConnection,
+    keys: &KeyRing,
+    id: RequestId,
+) -> Result<Option<UsedApproval>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT request_id, kind, issued_at, token_id, response FROM issuances WHERE request_id = $1",
+    )
+    .bind(id.to_string())
+    .fetch_all(connection)
+    .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let row = Located::new(row, "issuances", "request_id");
+    let response = match row.optional_text("response")? {
+        None => None,
+        Some(sealed) => {
+            let opened = keys.open_sealed(&response_context(id), &sealed).ok();
+            let text = opened.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+            Some(Secret::new(text.ok_or_else(|| row.corrupt("response"))?))
+        }
+    };
+    Ok(Some(UsedApproval {
+        kind: row.parse("kind")?,
+        issued_at: row.time("issued_at")?,
+        token_id: row.optional_text("token_id")?,
+        response,
+    }))
+}
+
+fn evidence_context(id: RequestId) -> String {
+    format!("outcomes|{id}|evidence")
+}
+
+fn response_context(id: RequestId) -> String {
+    format!("issuances|{id}|response")
+}

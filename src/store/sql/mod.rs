@@ -1,0 +1,23 @@
+//! The truth: one SQL text for SQLite and PostgreSQL through `sqlx::Any`.
+//!
+//! Every writer takes the audit head of its partition first and everything else after it: one lock
+//! order, so no two transactions can wait for each other. Only [`db::Tx::commit`] commits.
+
+pub mod audit;
+pub mod db;
+mod dialect;
+pub mod directory;
+pub mod jobs;
+pub mod keys;
+pub mod ledger;
+pub mod pending;
+pub mod replay;
+mod row;
+
+pub use audit::{AuditEntry, AuditLog};
+pub use db::{Db, OpenError};
+pub use directory::Directory;
+pub use jobs::SqlJobQueue;
+pub use ledger::Ledger;
+pub use pending::SqlPendingRequests;
+pub use replay::SqlReplayCache;

@@ -1,0 +1,276 @@
+//! Pending requests of the embedded server: a table for the facts, process memory for pacing and
+//! wake-ups.
+
+use super::db::Db;
+use super::jobs::{self, PENDING_QUEUE};
+use super::row::Located;
+use crate::domain::pacing::{Pace, PollPacing};
+use crate::domain::request::{BackchannelRequest, State};
+use crate::domain::{RequestId, Timestamp, UserId};
+use crate::store::{
+    Created, IdempotencySlot, NewRequest, PendingRequests, PollKind, Reservation, StoreError,
+};
+use async_trait::async_trait;
+use sqlx::any::AnyRow;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a record outlives its request, so that a late poll still gets the precise answer.
+const AFTERLIFE: Duration = Duration::from_secs(600);
+
+pub struct SqlPendingRequests {
+    db: Db,
+    interval: Duration,
+    pacing: Mutex<HashMap<RequestId, (PollPacing, Timestamp)>>,
+    waiters: Mutex<HashMap<RequestId, watch::Sender<u64>>>,
+}
+
+impl SqlPendingRequests {
+    /// `interval` is what clients must leave between two polls.
+    pub fn new(db: Db, interval: Duration) -> Self {
+        Self {
+            db,
+            interval,
+            pacing: Mutex::default(),
+            waiters: Mutex::default(),
+        }
+    }
+
+    fn pace(&self, request: &BackchannelRequest, kind: PollKind, now: Timestamp) -> Pace {
+        let mut table = self.pacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pacing, _) = table
+            .entry(request.facts.id)
+            .or_insert_with(|| (PollPacing::new(self.interval), request.facts.expires_at));
+        match kind {
+            PollKind::Ordinary => pacing.poll(now),
+            PollKind::Replacing => {
+                pacing.replace(now);
+                Pace::Kept
+            }
+        }
+    }
+
+    fn wake(&self, id: RequestId) {
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiter) = waiters.get(&id) {
+            waiter.send_modify(|version| *version += 1);
+        }
+    }
+}
+
+#[async_trait]
+impl PendingRequests for SqlPendingRequests {
+    async fn reserve(
+        &self,
+        slot: &IdempotencySlot,
+        now: Timestamp,
+    ) -> Result<Reservation, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let taken = sqlx::query(
+            "INSERT INTO idempotency_keys (scope_hash, body_hash, auth_req_id, expires_at) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (scope_hash) DO UPDATE SET \
+             body_hash = excluded.body_hash, auth_req_id = excluded.auth_req_id, \
+             expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= $5",
+        )
+        .bind(&slot.scope_hash)
+        .bind(&slot.body_hash)
+        .bind(&slot.sealed_auth_req_id)
+        .bind(slot.expires_at.millis())
+        .bind(now.millis())
+        .execute(&mut *tx)
+        .await?;
+        if taken.rows_affected() == 1 {
+            tx.commit().await?;
+            return Ok(Reservation::Fresh);
+        }
+        let rows = sqlx::query(
+            "SELECT scope_hash, body_hash, auth_req_id FROM idempotency_keys WHERE scope_hash = $1",
+        )
+        .bind(&slot.scope_hash)
+        .fetch_all(&mut *tx)
+        .await?;
+        let missing = || StoreError::Corrupt {
+            table: "idempotency_keys",
+            row: slot.scope_hash.clone(),
+            what: "conflicts but is not there",
+        };
+        let row = Located::new(
+            rows.first().ok_or_else(missing)?,
+            "idempotency_keys",
+            "scope_hash",
+        );
+        if row.text("body_hash")? != slot.body_hash {
+            return Ok(Reservation::Conflict);
+        }
+        Ok(Reservation::Replay {
+            sealed_auth_req_id: row.text("auth_req_id")?,
+        })
+    }
+
+    async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError> {
+        let facts = &new.facts;
+        let mut tx = self.db.begin().await?;
+        // One creation at a time for one person, so that two cannot both see room for one.
+        sqlx::query(
+            "INSERT INTO request_caps (user_id, changes) VALUES ($1, 1) \
+             ON CONFLICT (user_id) DO UPDATE SET changes = request_caps.changes + 1",
+        )
+        .bind(facts.user_id.as_str())
+        .execute(&mut *tx)
+        .await?;
+        let rows = sqlx::query(
+            "SELECT COUNT(*) AS of_user, \
+             COUNT(CASE WHEN client_id = $2 THEN 1 END) AS of_client, \
+             COUNT(CASE WHEN request_id = $5 THEN 1 END) AS of_request \
+             FROM pending_requests WHERE user_id = $1 AND state = $3 AND expires_at > $4",
+        )
+        .bind(facts.user_id.as_str())
+        .bind(facts.client_id.as_str())
+        .bind(State::Pending.as_str())
+        .bind(now.millis())
+        .bind(facts.id.to_string())
+        .fetch_all(&mut *tx)
+        .await?;
+        let missing = || StoreError::Corrupt {
+            table: "pending_requests",
+            row: facts.id.to_string(),
+            what: "no count",
+        };
+        let open = Located::new(
+            rows.first().ok_or_else(missing)?,
+            "pending_requests",
+            "of_user",
+        );
+        if open.number("of_request")? == 0
+            && (open.number("of_client")? >= i64::from(new.per_client)
+                || open.number("of_user")? >= i64::from(new.per_user))
+        {
+            return Ok(Created::OverCap);
+        }
+        let inserted = sqlx::query(
+            "INSERT INTO pending_requests (request_id, client_id, user_id, state, expires_at, delete_at, \
+             facts) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (request_id) DO NOTHING",
+        )
+        .bind(facts.id.to_string())
+        .bind(facts.client_id.as_str())
+        .bind(facts.user_id.as_str())
+        .bind(State::Pending.as_str())
+        .bind(facts.expires_at.millis())
+        .bind(facts.redeemable_until().plus(AFTERLIFE).millis())
+        .bind(serde_json::to_string(facts).expect("facts serialise"))
+        .execute(&mut *tx)
+        .await?;
+        if inserted.rows_affected() == 1 {
+            jobs::insert(&mut tx, PENDING_QUEUE, &new.job, now).await?;
+        }
+        tx.commit().await?;
+        Ok(Created::Yes)
+    }
+
+    async fn poll(
+        &self,
+        id: RequestId,
+        kind: PollKind,
+        now: Timestamp,
+    ) -> Result<Option<(BackchannelRequest, Pace)>, StoreError> {
+        let Some(request) = self.find(id, now).await? else {
+            return Ok(None);
+        };
+        let pace = match request.state {
+            State::Pending => self.pace(&request, kind, now),
+            _ => Pace::Kept,
+        };
+        Ok(Some((request, pace)))
+    }
+
+    async fn find(
+        &self,
+        id: RequestId,
+        now: Timestamp,
+    ) -> Result<Option<BackchannelRequest>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows = sqlx::query(
+            "SELECT request_id, state, facts FROM pending_requests WHERE request_id = $1",
+        )
+        .bind(id.to_string())
+        .fetch_all(&mut *reader)
+        .await?;
+        rows.first()
+            .map(|row| request(row).map(|request| request.at(now)))
+            .transpose()
+    }
+
+    async fn open_for(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+    ) -> Result<Vec<BackchannelRequest>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows = sqlx::query(
+            "SELECT request_id, state, facts FROM pending_requests \
+             WHERE user_id = $1 AND state = $2 AND expires_at > $3 ORDER BY expires_at, request_id",
+        )
+        .bind(user.as_str())
+        .bind(State::Pending.as_str())
+        .bind(now.millis())
+        .fetch_all(&mut *reader)
+        .await?;
+        rows.iter().map(request).collect()
+    }
+
+    async fn project(&self, id: RequestId, state: State) -> Result<(), StoreError> {
+        let mut writer = self.db.writer().await?;
+        // A redeemed request stays redeemed: a sweep that read the Ledger just before is out of date.
+        let done = sqlx::query(
+            "UPDATE pending_requests SET state = $2 WHERE request_id = $1 AND state <> $2 AND state <> $3",
+        )
+        .bind(id.to_string())
+        .bind(state.as_str())
+        .bind(State::Redeemed.as_str())
+        .execute(&mut *writer)
+        .await?;
+        if done.rows_affected() == 1 {
+            self.wake(id);
+        }
+        Ok(())
+    }
+
+    fn watch(&self, id: RequestId) -> watch::Receiver<u64> {
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters
+            .entry(id)
+            .or_insert_with(|| watch::Sender::new(0))
+            .subscribe()
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, waiter| waiter.receiver_count() > 0);
+        self.pacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, (_, expires_at)| *expires_at > now);
+        let mut writer = self.db.writer().await?;
+        sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1")
+            .bind(now.millis())
+            .execute(&mut *writer)
+            .await?;
+        let done = sqlx::query("DELETE FROM pending_requests WHERE delete_at <= $1")
+            .bind(now.millis())
+            .execute(&mut *writer)
+            .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+fn request(row: &AnyRow) -> Result<BackchannelRequest, StoreError> {
+    let row = Located::new(row, "pending_requests", "request_id");
+    Ok(BackchannelRequest {
+        facts: row.parse_with("facts", |text| serde_json::from_str(text).ok())?,
+        state: row.parse("state")?,
+    })
+}

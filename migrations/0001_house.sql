@@ -176,6 +176,13 @@ CREATE TABLE checkpoints (
     statement   TEXT NOT NULL
 );
 
+-- How far the checkpoints have come: spares reading them all to write the next. Nothing relies on it.
+CREATE TABLE anchored_heads (
+    partition  BIGINT NOT NULL PRIMARY KEY,
+    seq        BIGINT NOT NULL,
+    hash       TEXT NOT NULL
+);
+
 -- Pending requests: a projection that may be lost. What was decided stands in outcomes.
 CREATE TABLE pending_requests (
     request_id  TEXT NOT NULL PRIMARY KEY,

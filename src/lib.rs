@@ -7,4 +7,6 @@ pub mod clock;
 pub mod crypto;
 pub mod entropy;
 pub mod failpoint;
+pub mod push;
+pub mod service;
 pub mod store;

@@ -44,6 +44,22 @@ text_id! {
     DeviceId
 }
 
+impl DeviceId {
+    /// Reads the base64url text of a SHA-256 thumbprint; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        (bytes.len() == 32).then(|| Self(text.to_owned()))
+    }
+}
+
+impl ClientId {
+    /// Reads 1 to 255 visible ASCII characters (RFC 6749 A.1); `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let visible = text.bytes().all(|b| matches!(b, 0x21..=0x7e));
+        (visible && (1..=255).contains(&text.len())).then(|| Self(text.to_owned()))
+    }
+}
+
 /// SHA-256 of the `auth_req_id`: how every store, log line and signed statement names a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId([u8; 32]);

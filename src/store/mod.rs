@@ -71,6 +71,9 @@ pub trait PendingRequests: Send + Sync {
     /// Writes what the Ledger says; idempotent. Wakes whoever waits for the request.
     async fn project(&self, id: RequestId, state: State) -> Result<(), StoreError>;
 
+    /// Writes many at once: what the sweep does. States that are right already cost nothing.
+    async fn project_all(&self, states: &[(RequestId, State)]) -> Result<(), StoreError>;
+
     /// A receiver that is notified when the request may have changed. Subscribe before reading.
     fn watch(&self, id: RequestId) -> watch::Receiver<u64>;
 

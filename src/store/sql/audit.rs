@@ -6,7 +6,7 @@ use crate::crypto::audit_chain::{self, Head};
 use crate::crypto::base64url;
 use crate::domain::{Partition, Timestamp};
 use crate::store::StoreError;
-use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 use std::collections::BTreeMap;
 
 /// The chain of what concerns no single person: keys, clients.
@@ -128,7 +128,14 @@ impl AuditLog {
 
     /// The heads that have rows, in the order of their partitions.
     pub async fn heads(&self) -> Result<Vec<Head>, StoreError> {
-        heads(&mut *self.db.reader().await?).await
+        let mut reader = self.db.reader().await?;
+        read_heads(
+            sqlx::query(
+                "SELECT partition, seq, hash FROM audit_heads WHERE seq > 0 ORDER BY partition",
+            )
+            .fetch_all(&mut *reader)
+            .await?,
+        )
     }
 
     /// Up to `limit` rows of one chain after `seq`, in order.
@@ -189,14 +196,16 @@ impl AuditLog {
             .transpose()
     }
 
-    /// Stores a checkpoint; false when another node was first with this number.
+    /// Stores a checkpoint with the heads that moved; false when another node was first with this
+    /// number.
     pub async fn insert_checkpoint(
         &self,
         seq: i64,
         at: Timestamp,
         statement: &str,
+        moved: &[Head],
     ) -> Result<bool, StoreError> {
-        let mut writer = self.db.writer().await?;
+        let mut tx = self.db.begin().await?;
         let done = sqlx::query(
             "INSERT INTO checkpoints (seq, created_at, statement) VALUES ($1, $2, $3) \
              ON CONFLICT (seq) DO NOTHING",
@@ -204,9 +213,34 @@ impl AuditLog {
         .bind(seq)
         .bind(at.millis())
         .bind(statement)
-        .execute(&mut *writer)
+        .execute(&mut *tx)
         .await?;
-        Ok(done.rows_affected() == 1)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        for head in moved {
+            sqlx::query(
+                "INSERT INTO anchored_heads (partition, seq, hash) VALUES ($1, $2, $3) \
+                 ON CONFLICT (partition) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+            )
+            .bind(head.partition)
+            .bind(head.seq)
+            .bind(&head.hash)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// The heads as the stored checkpoints have seen them.
+    pub async fn anchored_heads(&self) -> Result<Vec<Head>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        read_heads(
+            sqlx::query("SELECT partition, seq, hash FROM anchored_heads ORDER BY partition")
+                .fetch_all(&mut *reader)
+                .await?,
+        )
     }
 
     /// How many rows each chain really has, whatever its head says.
@@ -224,12 +258,7 @@ impl AuditLog {
     }
 }
 
-async fn heads(connection: &mut AnyConnection) -> Result<Vec<Head>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT partition, seq, hash FROM audit_heads WHERE seq > 0 ORDER BY partition",
-    )
-    .fetch_all(connection)
-    .await?;
+fn read_heads(rows: Vec<AnyRow>) -> Result<Vec<Head>, StoreError> {
     rows.iter()
         .map(|row| {
             let row = Located::new(row, "audit_heads", "hash");

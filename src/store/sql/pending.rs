@@ -20,6 +20,11 @@ use tokio::sync::watch;
 /// How long a record outlives its request, so that a late poll still gets the precise answer.
 const AFTERLIFE: Duration = Duration::from_secs(600);
 
+/// How many states are read at a time; a fixed number, so that one prepared statement serves.
+const CHUNK: usize = 16;
+const STATES_OF_CHUNK: &str = "SELECT request_id, state FROM pending_requests WHERE request_id IN \
+     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
 pub struct SqlPendingRequests {
     db: Db,
     interval: Duration,
@@ -233,6 +238,29 @@ impl PendingRequests for SqlPendingRequests {
         .await?;
         if done.rows_affected() == 1 {
             self.wake(id);
+        }
+        Ok(())
+    }
+
+    async fn project_all(&self, states: &[(RequestId, State)]) -> Result<(), StoreError> {
+        for chunk in states.chunks(CHUNK) {
+            let mut reader = self.db.reader().await?;
+            let mut query = sqlx::query(STATES_OF_CHUNK);
+            for i in 0..CHUNK {
+                query = query.bind(chunk.get(i).map(|(id, _)| id.to_string()));
+            }
+            let rows = query.fetch_all(&mut *reader).await?;
+            drop(reader);
+            let mut stored = HashMap::new();
+            for row in &rows {
+                let row = Located::new(row, "pending_requests", "request_id");
+                stored.insert(row.request_id("request_id")?, row.parse::<State>("state")?);
+            }
+            for (id, state) in chunk {
+                if stored.get(id).is_some_and(|stored| stored != state) {
+                    self.project(*id, *state).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,0 +1,134 @@
+//! Withdraws a request, whether it waits or has been approved.
+
+use super::{Services, log_id};
+use crate::domain::outcome::{DecidedRequest, Evidence};
+use crate::domain::request::{BackchannelRequest, Event, State};
+use crate::domain::{Outcome, RequestId, UserId};
+use crate::store::StoreError;
+use crate::store::sql::ledger::{Recorded, Redemption};
+use serde_json::json;
+
+/// What a request is after somebody tried to cancel it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It will never yield tokens.
+    Yes,
+    /// It was over before.
+    TooLate(State),
+    /// Nobody knows it.
+    Unknown,
+}
+
+impl Services {
+    /// Cancels a request. From then on, whatever races with it, it yields no tokens, unless it had
+    /// yielded them before. Cancelling twice is cancelling once.
+    pub async fn cancel(&self, id: RequestId, why: &'static str) -> Result<Cancelled, StoreError> {
+        let now = self.clock.now();
+        let Some(request) = self.pending.find(id, now).await? else {
+            return self.cancel_decided(id, why).await;
+        };
+        match request
+            .clone()
+            .apply(Event::Decide(Outcome::Cancelled), now)
+        {
+            Ok(_) if request.state == State::Pending => self.cancel_pending(request, why).await,
+            Ok(_) => self.cancel_decided(id, why).await,
+            Err(refused) => Ok(match refused.from {
+                State::Cancelled => Cancelled::Yes,
+                from => Cancelled::TooLate(from),
+            }),
+        }
+    }
+
+    /// Cancels every open request of a person.
+    pub async fn cancel_all(&self, user: &UserId, why: &'static str) -> Result<usize, StoreError> {
+        let open = self.pending.open_for(user, self.clock.now()).await?;
+        let count = open.len();
+        for request in open {
+            self.cancel_pending(request, why).await?;
+        }
+        Ok(count)
+    }
+
+    async fn cancel_pending(
+        &self,
+        request: BackchannelRequest,
+        why: &'static str,
+    ) -> Result<Cancelled, StoreError> {
+        let facts = request.facts;
+        let now = self.clock.now();
+        let decided = DecidedRequest {
+            request_id: facts.id,
+            partition: facts.partition,
+            client_id: facts.client_id.clone(),
+            user_id: facts.user_id.clone(),
+            device_id: None,
+            outcome: Outcome::Cancelled,
+            reason: None,
+            decided_at: now,
+            expires_at: facts.expires_at,
+            evidence: Evidence {
+                challenge: None,
+                approval: None,
+                auth_req_id: self.open_auth_req_id_of(&facts)?,
+                delivery_mode: facts.delivery_mode,
+                client_notification_token: None,
+                sender_constraint: None,
+            },
+        };
+        let open = self
+            .ledger
+            .begin_decision(facts.partition, &facts.user_id, &facts.client_id, None)
+            .await?;
+        let payload = json!({
+            "request": facts.id,
+            "client": facts.client_id,
+            "user": facts.user_id,
+            "outcome": Outcome::Cancelled,
+            "why": why,
+        });
+        match open
+            .record(&decided, self.entry("request.decided", now, payload))
+            .await?
+        {
+            Recorded::First => {
+                tracing::info!(request = log_id(facts.id), why, "request cancelled");
+                metrics::counter!("assent_decisions_total", "outcome" => "cancelled").increment(1);
+                self.project(facts.id, State::Cancelled).await;
+                Ok(Cancelled::Yes)
+            }
+            Recorded::Lost(_) => self.cancel_decided(facts.id, why).await,
+        }
+    }
+
+    /// Something was decided: an approval that nobody has redeemed can still be withdrawn.
+    async fn cancel_decided(
+        &self,
+        id: RequestId,
+        why: &'static str,
+    ) -> Result<Cancelled, StoreError> {
+        let Some((decided, _)) = self.ledger.lookup(id).await? else {
+            return Ok(Cancelled::Unknown);
+        };
+        let now = self.clock.now();
+        match self
+            .ledger
+            .begin_redemption(id, decided.partition, now)
+            .await?
+        {
+            Redemption::Open(open) => {
+                self.void(*open, why, now).await?;
+                self.project(id, State::Cancelled).await;
+                Ok(Cancelled::Yes)
+            }
+            Redemption::NotApproved(Outcome::Cancelled) => Ok(Cancelled::Yes),
+            Redemption::NotApproved(outcome) => Ok(Cancelled::TooLate(outcome.into())),
+            Redemption::Used(used) => Ok(match used.kind {
+                crate::domain::outcome::Issuance::Voided => Cancelled::Yes,
+                crate::domain::outcome::Issuance::Issued => Cancelled::TooLate(State::Redeemed),
+            }),
+            Redemption::Expired => Ok(Cancelled::TooLate(State::Expired)),
+            Redemption::Undecided => Ok(Cancelled::Unknown),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The phone shows the request and answers: challenge out, signed decision in.
+
+use super::authenticate_device::AuthenticatedDevice;
+use super::{Services, log_device, log_id};
+use crate::crypto::jose::{InvalidJws, Jws, VerifyingKey};
+use crate::crypto::sha256_base64url;
+use crate::domain::approval::{APPROVAL_TYP, InvalidApproval};
+use crate::domain::challenge::{CHALLENGE_TYP, ChallengeClient, Matching};
+use crate::domain::display;
+use crate::domain::outcome::{DecidedRequest, Evidence};
+use crate::domain::request::{BackchannelRequest, Event, Facts, State};
+use crate::domain::{Approval, Challenge, Decision, Outcome, RequestId, Timestamp};
+use crate::failpoint;
+use crate::store::StoreError;
+use crate::store::sql::ledger::Recorded;
+use serde_json::json;
+
+/// One request in a phone's inbox.
+#[derive(Clone, Debug)]
+pub struct InboxItem {
+    pub id: RequestId,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// What a phone sends back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The challenge exactly as received.
+    pub challenge: String,
+    /// The approval, signed by the device's key.
+    pub approval: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// Not there, not this person's, or so old that nobody remembers.
+    #[error("there is no such request for this device")]
+    NotFound,
+    #[error("the request has expired")]
+    Expired,
+    #[error("the challenge is not one of ours for this request and device")]
+    Challenge,
+    #[error("the approval is not acceptable: {0}")]
+    ApprovalJws(InvalidJws),
+    #[error("the approval is not acceptable: {0}")]
+    Approval(#[from] InvalidApproval),
+    #[error("the request has been decided")]
+    AlreadyDecided,
+    /// The person, the client or this device has been locked in the meantime.
+    #[error("the request can no longer be decided")]
+    NotAllowed,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Services {
+    /// What waits for the person behind this device.
+    pub async fn inbox(&self, device: &AuthenticatedDevice) -> Result<Vec<InboxItem>, StoreError> {
+        let open = self
+            .pending
+            .open_for(&device.user_id, self.clock.now())
+            .await?;
+        let item = |request: BackchannelRequest| InboxItem {
+            id: request.facts.id,
+            created_at: request.facts.created_at,
+            expires_at: request.facts.expires_at,
+        };
+        Ok(open.into_iter().map(item).collect())
+    }
+
+    /// The signed challenge for one waiting request: all that the phone shows and signs.
+    pub async fn challenge(
+        &self,
+        device: &AuthenticatedDevice,
+        id: RequestId,
+    ) -> Result<String, DecideError> {
+        let now = self.clock.now();
+        let request = self
+            .request_for(device, id, now)
+            .await?
+            .ok_or(DecideError::NotFound)?;
+        match request.state {
+            State::Pending => {}
+            State::Expired => return Err(DecideError::Expired),
+            _ => return Err(DecideError::AlreadyDecided),
+        }
+        let facts = request.facts;
+        let client = self
+            .directory
+            .client(&facts.client_id)
+            .await?
+            .ok_or(DecideError::NotAllowed)?;
+        let template = display::LOGIN;
+        let challenge = Challenge {
+            iss: self.policy.issuer.clone(),
+            aud: device.id.clone(),
+            iat: now.secs(),
+            exp: facts.expires_at.secs(),
+            jti: facts.id,
+            req: facts.id,
+            sub_ref: self.keys.sub_ref(&facts.user_id),
+            display: template.render(
+                sha256_base64url(template.text.as_bytes()),
+                &client.name,
+                &facts.scope,
+                facts.binding_message.as_ref(),
+            ),
+            client: ChallengeClient {
+                id: client.id,
+                name: client.name,
+            },
+            scope: facts.scope,
+            acr: facts.acr,
+            binding_message: facts.binding_message,
+            authorization_details: facts.authorization_details,
+            matching: Matching::None,
+            locale: None,
+        };
+        Ok(self.keys.sign_challenge(CHALLENGE_TYP, &challenge))
+    }
+
+    /// Records a decision, once and for ever. The same device may send the same decision again.
+    ///
+    /// # Errors
+    /// [`DecideError`]. After [`DecideError::Store`] the phone may send the same answer again.
+    pub async fn decide(
+        &self,
+        device: &AuthenticatedDevice,
+        id: RequestId,
+        answer: &Answer,
+    ) -> Result<Decision, DecideError> {
+        let now = self.clock.now();
+        let (challenge, approval) = self.check_answer(device, id, answer, now)?;
+        let decision = approval.decision;
+        let Some(request) = self.request_for(device, id, now).await? else {
+            return self.decided_before(device, id, decision).await;
+        };
+        if challenge.sub_ref != self.keys.sub_ref(&request.facts.user_id) {
+            return Err(DecideError::Challenge);
+        }
+        let outcome = match decision {
+            Decision::Approve => Outcome::Approved,
+            Decision::Deny => Outcome::Denied,
+        };
+        match request.clone().apply(Event::Decide(outcome), now) {
+            Ok(_) if challenge.is_fresh(now) => {}
+            Err(refused) if refused.from != State::Expired => {
+                return self.decided_before(device, id, decision).await;
+            }
+            Ok(_) | Err(_) => return Err(DecideError::Expired),
+        }
+        let decided =
+            self.decided_request(&request.facts, device, outcome, &approval, answer, now)?;
+        self.record(device, &decided, decision, &challenge).await
+    }
+
+    /// Everything that can be checked without a store.
+    fn check_answer(
+        &self,
+        device: &AuthenticatedDevice,
+        id: RequestId,
+        answer: &Answer,
+        now: Timestamp,
+    ) -> Result<(Challenge, Approval), DecideError> {
+        let challenge: Challenge = self
+            .keys
+            .verify_challenge(CHALLENGE_TYP, &answer.challenge)
+            .map_err(|_| DecideError::Challenge)?;
+        let ours = challenge.iss == self.policy.issuer
+            && challenge.aud == device.id
+            && challenge.jti == id
+            && challenge.req == id;
+        if !ours {
+            return Err(DecideError::Challenge);
+        }
+        let key = VerifyingKey::new(&device.key)
+            .ok_or(DecideError::ApprovalJws(InvalidJws::Signature))?;
+        let jws = Jws::parse(&answer.approval).map_err(DecideError::ApprovalJws)?;
+        if jws.kid.as_deref() != Some(device.id.as_str()) {
+            return Err(DecideError::ApprovalJws(InvalidJws::Header));
+        }
+        let approval: Approval = jws
+            .verify(APPROVAL_TYP, &key)
+            .map_err(DecideError::ApprovalJws)?;
+        let hash = sha256_base64url(answer.challenge.as_bytes());
+        approval.check(&device.id, &self.policy.issuer, &hash, now)?;
+        Ok((challenge, approval))
+    }
+
+    fn decided_request(
+        &self,
+        facts: &Facts,
+        device: &AuthenticatedDevice,
+        outcome: Outcome,
+        approval: &Approval,
+        answer: &Answer,
+        now: Timestamp,
+    ) -> Result<DecidedRequest, StoreError> {
+        Ok(DecidedRequest {
+            request_id: facts.id,
+            partition: facts.partition,
+            client_id: facts.client_id.clone(),
+            user_id: facts.user_id.clone(),
+            device_id: Some(device.id.clone()),
+            outcome,
+            reason: approval.reason,
+            decided_at: now,
+            expires_at: facts.expires_at,
+            evidence: Evidence {
+                challenge: Some(answer.challenge.clone()),
+                approval: Some(answer.approval.clone()),
+                auth_req_id: self.open_auth_req_id_of(facts)?,
+                delivery_mode: facts.delivery_mode,
+                client_notification_token: None,
+                sender_constraint: None,
+            },
+        })
+    }
+
+    async fn record(
+        &self,
+        device: &AuthenticatedDevice,
+        decided: &DecidedRequest,
+        decision: Decision,
+        challenge: &Challenge,
+    ) -> Result<Decision, DecideError> {
+        let id = decided.request_id;
+        failpoint::hit("decide.before_ledger");
+        let open = self
+            .ledger
+            .begin_decision(
+                decided.partition,
+                &decided.user_id,
+                &decided.client_id,
+                Some(&device.id),
+            )
+            .await?;
+        let standing = &open.standing;
+        if !standing.user_active || !standing.client_active || standing.device.is_none() {
+            return Err(DecideError::NotAllowed);
+        }
+        let payload = json!({
+            "request": id,
+            "client": decided.client_id,
+            "user": decided.user_id,
+            "device": device.id,
+            "outcome": decided.outcome,
+            "reason": decided.reason,
+            "scope": challenge.scope,
+            "acr": challenge.acr,
+            "challenge_hash": decided.evidence.challenge.as_deref().map(hash),
+            "approval_hash": decided.evidence.approval.as_deref().map(hash),
+        });
+        let entry = self.entry("request.decided", decided.decided_at, payload);
+        match open.record(decided, entry).await {
+            Ok(Recorded::First) => {}
+            Ok(Recorded::Lost(winner)) => return same_decision(device, decision, &winner),
+            Err(StoreError::CommitUnknown(cause)) => {
+                tracing::warn!(request = log_id(id), %cause, "commit of a decision unknown: reading back");
+                match self.ledger.lookup(id).await? {
+                    Some((winner, _)) => {
+                        same_decision(device, decision, &winner)?;
+                    }
+                    None => return Err(StoreError::Unavailable(cause).into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tracing::info!(
+            request = log_id(id),
+            device = log_device(&device.id),
+            outcome = %decided.outcome,
+            "request decided"
+        );
+        metrics::counter!("assent_decisions_total", "outcome" => decided.outcome.as_str())
+            .increment(1);
+        self.project(id, decided.outcome.into()).await;
+        failpoint::hit("decide.after_projection");
+        Ok(decision)
+    }
+
+    /// Tells the projection what the Ledger already knows. Its failure is no failure: the next sweep
+    /// says it again.
+    pub(super) async fn project(&self, id: RequestId, state: State) {
+        if let Err(error) = self.pending.project(id, state).await {
+            tracing::warn!(request = log_id(id), %error, "projection failed; the sweep will repeat it");
+        }
+    }
+
+    /// The request, if it belongs to this device's person.
+    async fn request_for(
+        &self,
+        device: &AuthenticatedDevice,
+        id: RequestId,
+        now: Timestamp,
+    ) -> Result<Option<BackchannelRequest>, StoreError> {
+        let request = self.pending.find(id, now).await?;
+        Ok(request.filter(|request| request.facts.user_id == device.user_id))
+    }
+
+    async fn decided_before(
+        &self,
+        device: &AuthenticatedDevice,
+        id: RequestId,
+        decision: Decision,
+    ) -> Result<Decision, DecideError> {
+        match self.ledger.lookup(id).await? {
+            Some((winner, _)) if winner.user_id == device.user_id => {
+                same_decision(device, decision, &winner)
+            }
+            _ => Err(DecideError::NotFound),
+        }
+    }
+}
+
+/// Whether a decision that came second is the first one again.
+fn same_decision(
+    device: &AuthenticatedDevice,
+    decision: Decision,
+    winner: &DecidedRequest,
+) -> Result<Decision, DecideError> {
+    let same_outcome = match winner.outcome {
+        Outcome::Approved => decision == Decision::Approve,
+        Outcome::Denied => decision == Decision::Deny,
+        Outcome::Cancelled | Outcome::Burned => false,
+    };
+    if same_outcome && winner.device_id.as_ref() == Some(&device.id) {
+        Ok(decision)
+    } else {
+        Err(DecideError::AlreadyDecided)
+    }
+}
+
+fn hash(statement: &str) -> String {
+    sha256_base64url(statement.as_bytes())
+}

@@ -1,0 +1,134 @@
+//! What a person does with their own devices.
+
+use super::authenticate_device::AuthenticatedDevice;
+use super::{Services, log_device};
+use crate::domain::device::{DeviceDescription, DeviceState, Platform};
+use crate::domain::{Device, DeviceId, Secret, User};
+use crate::store::StoreError;
+use serde_json::json;
+
+/// Who changed a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    Owner,
+    Operator,
+}
+
+impl Actor {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl Services {
+    /// The devices of the same person that are not revoked.
+    pub async fn sibling_devices(
+        &self,
+        device: &AuthenticatedDevice,
+    ) -> Result<Vec<Device>, StoreError> {
+        let mut devices = self.directory.devices_of(&device.user_id).await?;
+        devices.retain(|device| device.state != DeviceState::Revoked);
+        Ok(devices)
+    }
+
+    /// Revokes one of the person's own devices; false when it is not theirs or revoked already.
+    pub async fn revoke_own_device(
+        &self,
+        device: &AuthenticatedDevice,
+        target: &DeviceId,
+    ) -> Result<bool, StoreError> {
+        let found = self.directory.device(target).await?;
+        match found.filter(|found| found.user_id == device.user_id) {
+            None => Ok(false),
+            Some(found) => self.revoke_device(&found, Actor::Owner).await,
+        }
+    }
+
+    /// Revokes a device: from then on it proves nothing, and what it approved but nobody redeemed
+    /// yields no tokens. False when it was revoked already.
+    pub async fn revoke_device(&self, device: &Device, by: Actor) -> Result<bool, StoreError> {
+        let moved = self
+            .move_device(
+                device,
+                &[DeviceState::Active, DeviceState::Pending],
+                DeviceState::Revoked,
+                "device.revoked",
+                by,
+            )
+            .await?;
+        if moved {
+            tracing::info!(
+                device = log_device(&device.id),
+                by = by.as_str(),
+                "device revoked"
+            );
+        }
+        Ok(moved)
+    }
+
+    /// Lets a pending device take part; false when it was not pending.
+    pub async fn confirm_device(&self, device: &Device) -> Result<bool, StoreError> {
+        self.move_device(
+            device,
+            &[DeviceState::Pending],
+            DeviceState::Active,
+            "device.confirmed",
+            Actor::Operator,
+        )
+        .await
+    }
+
+    async fn move_device(
+        &self,
+        device: &Device,
+        from: &[DeviceState],
+        to: DeviceState,
+        kind: &'static str,
+        by: Actor,
+    ) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let owner = self.owner(device).await?;
+        let payload = json!({ "user": owner.id, "device": device.id, "by": by.as_str() });
+        let entry = self.entry(kind, now, payload);
+        self.directory
+            .move_device(&device.id, owner.partition, from, to, now, entry)
+            .await
+    }
+
+    async fn owner(&self, device: &Device) -> Result<User, StoreError> {
+        self.directory
+            .user(&device.user_id)
+            .await?
+            .ok_or_else(|| StoreError::Corrupt {
+                table: "devices",
+                row: device.id.to_string(),
+                what: "user_id",
+            })
+    }
+
+    /// Changes what the device says of itself.
+    pub async fn describe_device(
+        &self,
+        device: &AuthenticatedDevice,
+        description: &DeviceDescription,
+    ) -> Result<(), StoreError> {
+        self.directory
+            .describe_device(&device.id, description)
+            .await
+    }
+
+    /// Changes where a push reaches the device.
+    pub async fn set_push_target(
+        &self,
+        device: &AuthenticatedDevice,
+        platform: Platform,
+        target: Option<&Secret>,
+    ) -> Result<(), StoreError> {
+        self.directory
+            .set_push_target(&device.id, platform, target)
+            .await
+    }
+}

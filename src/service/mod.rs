@@ -1,0 +1,131 @@
+//! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
+//! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
+//! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`] and
+//! [`audit`].
+
+pub mod administer;
+pub mod audit;
+pub mod authenticate_client;
+pub mod authenticate_device;
+pub mod cancel;
+pub mod decide;
+pub mod devices;
+pub mod enrol;
+mod held_polls;
+pub mod mint;
+pub mod notify_device;
+pub mod reconcile;
+pub mod redeem;
+pub mod start;
+pub mod userinfo;
+
+use crate::clock::Clock;
+use crate::crypto::KeyRing;
+use crate::domain::{DeviceId, RequestId, Timestamp};
+use crate::entropy::Entropy;
+use crate::push::PushSender;
+use crate::store::sql::{AuditEntry, AuditLog, Directory, Ledger};
+use crate::store::{PendingRequests, ReplayCache};
+use authenticate_client::ClientCache;
+use held_polls::HeldPolls;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The numbers and rules an operator chose.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// This server's name in every token (RFC 8414 2): a URL without a trailing slash.
+    pub issuer: String,
+    /// A request's life when the client asks for none.
+    pub default_expiry: Duration,
+    /// The longest life a client can ask for; more is clamped.
+    pub max_expiry: Duration,
+    /// What clients must leave between two polls.
+    pub interval: Duration,
+    /// Open requests per person over all clients.
+    pub open_requests_per_user: u32,
+    /// The longest a poll is held.
+    pub max_long_poll: Duration,
+    /// Polls of one client held at a time; more are answered at once.
+    pub held_polls_per_client: u32,
+    pub access_token_lifetime: Duration,
+    pub id_token_lifetime: Duration,
+    /// How long a lost token response can be had again; zero: not at all.
+    pub redelivery: Duration,
+    pub enrolment_lifetime: Duration,
+    /// Whether a new device waits for `assent device confirm`.
+    pub confirm_devices: bool,
+    /// How long client metadata may be out of date.
+    pub client_cache: Duration,
+}
+
+/// The parts the use cases are made of.
+pub struct Parts {
+    pub policy: Policy,
+    pub directory: Directory,
+    pub ledger: Ledger,
+    pub audit_log: AuditLog,
+    pub pending: Arc<dyn PendingRequests>,
+    pub replays: Arc<dyn ReplayCache>,
+    pub push: Arc<dyn PushSender>,
+    pub keys: Arc<KeyRing>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    /// Cancelled when the server drains: held polls are answered at once.
+    pub draining: CancellationToken,
+}
+
+/// All use cases, on one set of parts.
+pub struct Services {
+    parts: Parts,
+    clients: ClientCache,
+    held: HeldPolls,
+    /// Told when a job became due now.
+    pub jobs_ready: Notify,
+}
+
+impl std::ops::Deref for Services {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Services {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            clients: ClientCache::default(),
+            held: HeldPolls::default(),
+            jobs_ready: Notify::new(),
+            parts,
+        }
+    }
+
+    /// A random identifier of 128 bits in base64url.
+    fn random_id(&self) -> String {
+        crate::crypto::base64url(&self.entropy.bytes::<16>())
+    }
+
+    /// An audit entry with a salt of its own.
+    fn entry(&self, kind: &'static str, at: Timestamp, payload: serde_json::Value) -> AuditEntry {
+        AuditEntry {
+            kind,
+            at,
+            payload,
+            salt: self.entropy.bytes(),
+        }
+    }
+}
+
+/// A request as logs name it: enough to follow it, useless to poll with.
+fn log_id(id: RequestId) -> String {
+    id.to_string()[..12].to_owned()
+}
+
+/// A device as logs name it.
+fn log_device(id: &DeviceId) -> &str {
+    id.as_str().get(..12).unwrap_or_default()
+}

@@ -1,0 +1,330 @@
+//! The relying party comes for the result: polls of the token endpoint (CIBA Core 10.1, 11).
+
+use super::authenticate_client::AuthenticatedClient;
+use super::{Services, log_id};
+use crate::crypto::auth_req_id::Handle;
+use crate::crypto::jose::{Jws, VerifyingKey};
+use crate::crypto::sha256_base64url;
+use crate::domain::approval::APPROVAL_TYP;
+use crate::domain::challenge::CHALLENGE_TYP;
+use crate::domain::device::PublicKey;
+use crate::domain::outcome::{DecidedRequest, Issuance};
+use crate::domain::pacing::Pace;
+use crate::domain::request::State;
+use crate::domain::{Approval, AuthReqId, Challenge, Decision, Outcome, Secret, Timestamp};
+use crate::failpoint;
+use crate::store::sql::ledger::{IssuedTokens, OpenRedemption, Redemption, UsedApproval};
+use crate::store::{PollKind, StoreError};
+use serde_json::json;
+use std::time::Duration;
+
+/// How often a held poll looks for itself, should a wake-up get lost.
+const RECHECK: Duration = Duration::from_secs(2);
+
+/// Every answer that is not tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// Not ours, not this client's, or used up: which of them is nobody's business.
+    #[error("the auth_req_id is not valid for this client")]
+    InvalidGrant,
+    #[error("the person has not answered yet")]
+    Pending,
+    #[error("the person has not answered yet, and the client asks too often")]
+    SlowDown,
+    #[error("the request was not approved")]
+    Denied,
+    #[error("the request has expired")]
+    Expired,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Services {
+    /// Answers a poll; holds it for up to `wait` (or what the client registered) while the person
+    /// decides. The answer is the body of the token response.
+    pub async fn poll(
+        &self,
+        client: &AuthenticatedClient,
+        id: &AuthReqId,
+        wait: Option<Duration>,
+    ) -> Result<Secret, PollError> {
+        let started = self.clock.now();
+        let handle = self
+            .keys
+            .open_auth_req_id(&client.id, id)
+            .ok_or(PollError::InvalidGrant)?;
+        let request_id = handle.request_id;
+        let replaced = self.held.replace(request_id);
+        let kind = if replaced {
+            PollKind::Replacing
+        } else {
+            PollKind::Ordinary
+        };
+        match self.pending.poll(request_id, kind, started).await? {
+            None => self.forgotten(client, &handle, started).await,
+            Some((request, _)) if request.state != State::Pending => {
+                self.settled(client, &handle, request.state, started).await
+            }
+            Some((_, Pace::Broken)) => Err(PollError::SlowDown),
+            Some((_, Pace::Kept)) => {
+                let wait = wait
+                    .unwrap_or(client.long_poll)
+                    .min(self.policy.max_long_poll);
+                if wait.is_zero() {
+                    return Err(PollError::Pending);
+                }
+                self.wait(client, &handle, started.plus(wait)).await
+            }
+        }
+    }
+
+    /// Holds a poll until the request is decided, the time is up, a newer poll arrives, or the server
+    /// drains. If the client goes away this future is dropped with its connection, so nothing is
+    /// redeemed for nobody.
+    async fn wait(
+        &self,
+        client: &AuthenticatedClient,
+        handle: &Handle,
+        until: Timestamp,
+    ) -> Result<Secret, PollError> {
+        let limit = self.policy.held_polls_per_client;
+        let Some(held) = self.held.hold(&client.id, handle.request_id, limit) else {
+            return Err(PollError::Pending);
+        };
+        let mut changes = self.pending.watch(handle.request_id);
+        loop {
+            let now = self.clock.now();
+            match self.pending.find(handle.request_id, now).await? {
+                None => return self.forgotten(client, handle, now).await,
+                Some(request) if request.state != State::Pending => {
+                    return self.settled(client, handle, request.state, now).await;
+                }
+                Some(_) if now >= until => return Err(PollError::Pending),
+                Some(_) => {}
+            }
+            let next = until.min(handle.expires_at).min(now.plus(RECHECK));
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = self.clock.sleep_until(next) => {}
+                () = held.replaced.cancelled() => return Err(PollError::Pending),
+                () = self.draining.cancelled() => return Err(PollError::Pending),
+            }
+        }
+    }
+
+    /// The projection knows nothing: the Ledger is asked once.
+    async fn forgotten(
+        &self,
+        client: &AuthenticatedClient,
+        handle: &Handle,
+        now: Timestamp,
+    ) -> Result<Secret, PollError> {
+        match self.ledger.lookup(handle.request_id).await? {
+            None => Err(PollError::Expired),
+            Some((_, Some(used))) => self.used(used, now),
+            Some((decided, None)) => {
+                self.settled(client, handle, State::from(decided.outcome), now)
+                    .await
+            }
+        }
+    }
+
+    /// The projection says that something was decided.
+    async fn settled(
+        &self,
+        client: &AuthenticatedClient,
+        handle: &Handle,
+        state: State,
+        now: Timestamp,
+    ) -> Result<Secret, PollError> {
+        match state {
+            State::Approved => self.redeem(client, handle, now).await,
+            State::Denied | State::Cancelled | State::Burned => Err(PollError::Denied),
+            State::Expired => Err(PollError::Expired),
+            State::Redeemed if self.policy.redelivery.is_zero() => Err(PollError::InvalidGrant),
+            State::Redeemed => match self.ledger.lookup(handle.request_id).await? {
+                Some((_, Some(used))) => self.used(used, now),
+                _ => Err(PollError::InvalidGrant),
+            },
+            State::Pending => Err(PollError::Pending),
+        }
+    }
+
+    async fn redeem(
+        &self,
+        client: &AuthenticatedClient,
+        handle: &Handle,
+        now: Timestamp,
+    ) -> Result<Secret, PollError> {
+        let id = handle.request_id;
+        failpoint::hit("redeem.before_ledger");
+        let open = match self
+            .ledger
+            .begin_redemption(id, handle.partition, now)
+            .await?
+        {
+            Redemption::Open(open) => open,
+            Redemption::Used(used) => {
+                let state = match used.kind {
+                    Issuance::Issued => State::Redeemed,
+                    Issuance::Voided => State::Cancelled,
+                };
+                self.project(id, state).await;
+                return self.used(used, now);
+            }
+            Redemption::NotApproved(outcome) => {
+                self.project(id, outcome.into()).await;
+                return Err(PollError::Denied);
+            }
+            Redemption::Expired | Redemption::Undecided => return Err(PollError::Expired),
+        };
+        if open.decided.client_id != client.id {
+            return Err(PollError::InvalidGrant);
+        }
+        let standing = &open.standing;
+        let device = standing
+            .device
+            .clone()
+            .filter(|_| standing.user_active && standing.client_active);
+        let Some(device) = device else {
+            return self.withdraw(*open, "locked or revoked", now).await;
+        };
+        let Some(challenge) = self.proven_challenge(&open.decided, &device) else {
+            tracing::error!(
+                request = log_id(id),
+                "the evidence of an approval does not verify"
+            );
+            return self.withdraw(*open, "evidence does not verify", now).await;
+        };
+        self.issue(*open, &challenge, now).await
+    }
+
+    async fn issue(
+        &self,
+        open: OpenRedemption,
+        challenge: &Challenge,
+        now: Timestamp,
+    ) -> Result<Secret, PollError> {
+        let id = open.decided.request_id;
+        let minted = self.mint(&open.decided, challenge, now);
+        failpoint::hit("redeem.after_mint");
+        let payload = json!({
+            "request": id,
+            "client": open.decided.client_id,
+            "user": open.decided.user_id,
+            "token": minted.token_id,
+            "scope": challenge.scope,
+        });
+        let keep = !self.policy.redelivery.is_zero();
+        let tokens = IssuedTokens {
+            token_id: minted.token_id.clone(),
+            response: keep.then(|| minted.response.clone()),
+            refresh: None,
+        };
+        match open
+            .issue(&tokens, self.entry("tokens.issued", now, payload))
+            .await
+        {
+            Ok(()) => {}
+            Err(StoreError::CommitUnknown(cause)) => {
+                tracing::warn!(request = log_id(id), %cause, "commit of an issuance unknown: reading back");
+                match self.ledger.lookup(id).await? {
+                    Some((_, Some(used))) if used.token_id.as_ref() == Some(&minted.token_id) => {}
+                    Some((_, Some(used))) => return self.used(used, now),
+                    _ => return Err(StoreError::Unavailable(cause).into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tracing::info!(request = log_id(id), "tokens issued");
+        self.project(id, State::Redeemed).await;
+        failpoint::hit("redeem.after_projection");
+        Ok(minted.response)
+    }
+
+    async fn withdraw(
+        &self,
+        open: OpenRedemption,
+        why: &'static str,
+        now: Timestamp,
+    ) -> Result<Secret, PollError> {
+        let id = open.decided.request_id;
+        self.void(open, why, now).await?;
+        self.project(id, State::Cancelled).await;
+        Err(PollError::Denied)
+    }
+
+    /// Withdraws an approval that is held open.
+    pub(super) async fn void(
+        &self,
+        open: OpenRedemption,
+        why: &'static str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let id = open.decided.request_id;
+        let payload = json!({
+            "request": id,
+            "client": open.decided.client_id,
+            "user": open.decided.user_id,
+            "why": why,
+        });
+        open.void(self.entry("approval.voided", now, payload))
+            .await?;
+        tracing::info!(request = log_id(id), why, "approval withdrawn");
+        Ok(())
+    }
+
+    /// What a poll gets for an approval that has been used up.
+    fn used(&self, used: UsedApproval, now: Timestamp) -> Result<Secret, PollError> {
+        match used.kind {
+            Issuance::Voided => Err(PollError::Denied),
+            Issuance::Issued => match used.response {
+                Some(response) if now < used.issued_at.plus(self.policy.redelivery) => Ok(response),
+                _ => Err(PollError::InvalidGrant),
+            },
+        }
+    }
+
+    /// The challenge behind an approval, if both statements verify and speak of this request, person,
+    /// client and device.
+    fn proven_challenge(&self, decided: &DecidedRequest, device: &PublicKey) -> Option<Challenge> {
+        let signed = decided.evidence.challenge.as_deref()?;
+        let device_id = decided.device_id.as_ref()?;
+        let challenge: Challenge = self.keys.verify_challenge(CHALLENGE_TYP, signed).ok()?;
+        let approval = Jws::parse(decided.evidence.approval.as_deref()?).ok()?;
+        let approval: Approval = approval
+            .verify(APPROVAL_TYP, &VerifyingKey::new(device)?)
+            .ok()?;
+        let hash = sha256_base64url(signed.as_bytes());
+        let proven = decided.outcome == Outcome::Approved
+            && approval.decision == Decision::Approve
+            && approval
+                .check(device_id, &self.policy.issuer, &hash, decided.decided_at)
+                .is_ok()
+            && challenge.aud == *device_id
+            && challenge.req == decided.request_id
+            && challenge.client.id == decided.client_id
+            && challenge.sub_ref == self.keys.sub_ref(&decided.user_id);
+        proven.then_some(challenge)
+    }
+
+    /// Erases responses whose redelivery period is over.
+    pub async fn erase_redeliveries(&self) -> Result<u64, StoreError> {
+        self.ledger
+            .erase_responses(self.clock.now().minus(self.policy.redelivery))
+            .await
+    }
+}
+
+/// How polls are counted.
+pub const fn poll_label(answer: &Result<Secret, PollError>) -> &'static str {
+    match answer {
+        Ok(_) => "tokens",
+        Err(PollError::InvalidGrant) => "invalid_grant",
+        Err(PollError::Pending) => "authorization_pending",
+        Err(PollError::SlowDown) => "slow_down",
+        Err(PollError::Denied) => "access_denied",
+        Err(PollError::Expired) => "expired_token",
+        Err(PollError::Store(_)) => "error",
+    }
+}

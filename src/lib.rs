@@ -7,6 +7,8 @@ pub mod clock;
 pub mod crypto;
 pub mod entropy;
 pub mod failpoint;
+pub mod http;
 pub mod push;
 pub mod service;
 pub mod store;
+pub mod worker;

@@ -12,6 +12,7 @@
 //! Expiry is computed from the clock on every read, never stored; no edge leaves a terminal state.
 
 use super::client::DeliveryMode;
+use super::outcome::Issuance;
 use super::{BindingMessage, ClientId, Outcome, Partition, RequestId, Scope, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -88,6 +89,15 @@ impl From<Outcome> for State {
             Outcome::Denied => Self::Denied,
             Outcome::Cancelled => Self::Cancelled,
             Outcome::Burned => Self::Burned,
+        }
+    }
+}
+
+impl From<Issuance> for State {
+    fn from(issuance: Issuance) -> Self {
+        match issuance {
+            Issuance::Issued => Self::Redeemed,
+            Issuance::Voided => Self::Cancelled,
         }
     }
 }

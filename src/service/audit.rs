@@ -43,15 +43,11 @@ impl Services {
                 (checkpoint.seq, sha256_base64url(statement.as_bytes()))
             }
         };
-        let known = self.anchored_heads().await?;
+        let anchored = self.audit_log.anchored_heads().await?;
         let heads = self.audit_log.heads().await?;
         let moved: Vec<Head> = heads
             .iter()
-            .filter(|head| {
-                known
-                    .get(&head.partition)
-                    .is_none_or(|known| known != *head)
-            })
+            .filter(|head| !anchored.contains(head))
             .cloned()
             .collect();
         if moved.is_empty() {
@@ -69,7 +65,7 @@ impl Services {
         };
         let statement = self.keys.sign_checkpoint(CHECKPOINT_TYP, &checkpoint);
         self.audit_log
-            .insert_checkpoint(checkpoint.seq, now, &statement)
+            .insert_checkpoint(checkpoint.seq, now, &statement, &checkpoint.moved)
             .await
     }
 

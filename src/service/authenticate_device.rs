@@ -79,8 +79,8 @@ impl Services {
         let jws = Jws::parse(proof).map_err(|_| DeviceAuthError::Invalid)?;
         let id = jws
             .kid
-            .clone()
-            .map(DeviceId::new)
+            .as_deref()
+            .and_then(DeviceId::parse)
             .ok_or(DeviceAuthError::Invalid)?;
         let device = self
             .directory
@@ -109,11 +109,8 @@ impl Services {
         self.check_time(&proof, now)?;
         // Twice the window: the proof may come from either end of it; nonces live two periods.
         let forget_at = now.plus(PROOF_WINDOW * 2);
-        if !self
-            .replays
-            .first_use(&format!("device|{id}|{}", proof.jti), forget_at, now)
-            .await?
-        {
+        let use_id = format!("device|{id}|{}", sha256_base64url(proof.jti.as_bytes()));
+        if !self.replays.first_use(&use_id, forget_at, now).await? {
             return Err(DeviceAuthError::Replayed);
         }
         Ok(AuthenticatedDevice(device))

@@ -1,7 +1,7 @@
 //! Withdraws a request, whether it waits or has been approved.
 
 use super::{Services, log_id};
-use crate::domain::outcome::{DecidedRequest, Evidence};
+use crate::domain::outcome::{DecidedRequest, Evidence, Issuance};
 use crate::domain::request::{BackchannelRequest, Event, State};
 use crate::domain::{Outcome, RequestId, UserId};
 use crate::store::StoreError;
@@ -123,10 +123,8 @@ impl Services {
             }
             Redemption::NotApproved(Outcome::Cancelled) => Ok(Cancelled::Yes),
             Redemption::NotApproved(outcome) => Ok(Cancelled::TooLate(outcome.into())),
-            Redemption::Used(used) => Ok(match used.kind {
-                crate::domain::outcome::Issuance::Voided => Cancelled::Yes,
-                crate::domain::outcome::Issuance::Issued => Cancelled::TooLate(State::Redeemed),
-            }),
+            Redemption::Used(used) if used.kind == Issuance::Voided => Ok(Cancelled::Yes),
+            Redemption::Used(used) => Ok(Cancelled::TooLate(used.kind.into())),
             Redemption::Expired => Ok(Cancelled::TooLate(State::Expired)),
             Redemption::Undecided => Ok(Cancelled::Unknown),
         }

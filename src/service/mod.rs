@@ -24,6 +24,7 @@ use crate::crypto::KeyRing;
 use crate::domain::{DeviceId, RequestId, Timestamp};
 use crate::entropy::Entropy;
 use crate::push::PushSender;
+pub use crate::store::StoreError;
 use crate::store::sql::{AuditEntry, AuditLog, Directory, Ledger};
 use crate::store::{PendingRequests, ReplayCache};
 use authenticate_client::ClientCache;
@@ -105,7 +106,7 @@ impl Services {
     }
 
     /// A random identifier of 128 bits in base64url.
-    fn random_id(&self) -> String {
+    pub fn random_id(&self) -> String {
         crate::crypto::base64url(&self.entropy.bytes::<16>())
     }
 

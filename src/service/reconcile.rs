@@ -9,13 +9,13 @@ use crate::store::StoreError;
 const PAGE: u32 = 500;
 
 impl Services {
-    /// Applies every outcome that still matters and has no issuance. Returns how many there are.
+    /// Applies every outcome and issuance that still matters. Returns how many there are.
     pub async fn reconcile(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let mut after = None;
         let mut seen = 0;
         loop {
-            let page = self.ledger.unredeemed(after, PAGE, now).await?;
+            let page = self.ledger.standing_states(after, PAGE, now).await?;
             self.pending.project_all(&page).await?;
             seen += page.len();
             match page.last() {

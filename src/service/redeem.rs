@@ -165,11 +165,7 @@ impl Services {
         {
             Redemption::Open(open) => open,
             Redemption::Used(used) => {
-                let state = match used.kind {
-                    Issuance::Issued => State::Redeemed,
-                    Issuance::Voided => State::Cancelled,
-                };
-                self.project(id, state).await;
+                self.project(id, used.kind.into()).await;
                 return self.used(used, now);
             }
             Redemption::NotApproved(outcome) => {

@@ -27,11 +27,12 @@ pub struct AuthenticationRequest {
     pub idempotency: Option<Idempotency>,
 }
 
-/// An `Idempotency-Key`, and the hash of the request it was sent with, client authentication left out.
+/// An `Idempotency-Key`, and what it was sent with.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     pub key: String,
-    pub body_hash: String,
+    /// The request's parameters in a canonical order, client authentication left out.
+    pub parameters: String,
 }
 
 /// The acknowledgement (CIBA Core 7.3).
@@ -245,7 +246,7 @@ impl Services {
         let context = format!("idempotency_keys|{scope_hash}|auth_req_id");
         let slot = IdempotencySlot {
             scope_hash,
-            body_hash: idempotency.body_hash.clone(),
+            body_hash: base64url(&sha256(idempotency.parameters.as_bytes())),
             sealed_auth_req_id: self.keys.seal(&context, new_id.expose().as_bytes()),
             expires_at,
         };

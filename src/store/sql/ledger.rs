@@ -180,9 +180,10 @@ impl Ledger {
         }
     }
 
-    /// A page of what the projection must show: outcomes that still matter and have no issuance, in
-    /// the order of their ids, after `after`.
-    pub async fn unredeemed(
+    /// A page of what the projection must show of the requests that still matter, in the order of
+    /// their ids, after `after`. A used approval counts too: a record that lost both writes would
+    /// otherwise say "pending" of a request that is over.
+    pub async fn standing_states(
         &self,
         after: Option<RequestId>,
         limit: u32,
@@ -190,9 +191,9 @@ impl Ledger {
     ) -> Result<Vec<(RequestId, State)>, StoreError> {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
-            "SELECT o.request_id, o.outcome FROM outcomes o \
+            "SELECT o.request_id, o.outcome, i.kind FROM outcomes o \
              LEFT JOIN issuances i ON i.request_id = o.request_id \
-             WHERE o.redeemable_until > $1 AND i.request_id IS NULL AND o.request_id > $2 \
+             WHERE o.redeemable_until > $1 AND o.request_id > $2 \
              ORDER BY o.request_id LIMIT $3",
         )
         .bind(now.millis())
@@ -203,10 +204,11 @@ impl Ledger {
         rows.iter()
             .map(|row| {
                 let row = Located::new(row, "outcomes", "request_id");
-                Ok((
-                    row.request_id("request_id")?,
-                    State::from(row.parse::<Outcome>("outcome")?),
-                ))
+                let state = match row.optional_text("kind")? {
+                    None => State::from(row.parse::<Outcome>("outcome")?),
+                    Some(_) => State::from(row.parse::<Issuance>("kind")?),
+                };
+                Ok((row.request_id("request_id")?, state))
             })
             .collect()
     }

@@ -1,0 +1,388 @@
+//! From what went wrong to what the caller is told.
+//!
+//! OAuth endpoints answer as RFC 6749 5.2 says, with `error` and `error_description` alone; the device
+//! API answers problem details (RFC 9457) with a stable `code`. Each service error is matched
+//! exhaustively, so a new one does not compile until someone has chosen its answer. What is internal
+//! goes to the log, under the request's id, and never into a body.
+
+use crate::service::StoreError;
+use crate::service::authenticate_client::ClientAuthError;
+use crate::service::authenticate_device::DeviceAuthError;
+use crate::service::decide::DecideError;
+use crate::service::enrol::EnrolError;
+use crate::service::redeem::PollError;
+use crate::service::start::StartError;
+use crate::service::userinfo::UserInfoError;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Seconds after which trying again makes sense.
+const RETRY_SECONDS: &str = "2";
+
+/// An error of an OAuth endpoint.
+#[derive(Debug)]
+pub struct OAuthError {
+    status: StatusCode,
+    error: &'static str,
+    description: Cow<'static, str>,
+    authenticate: Option<&'static str>,
+    retry: bool,
+}
+
+#[derive(Serialize)]
+struct OAuthBody<'a> {
+    error: &'a str,
+    error_description: &'a str,
+}
+
+impl OAuthError {
+    pub fn new(
+        status: StatusCode,
+        error: &'static str,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            error,
+            description: description.into(),
+            authenticate: None,
+            retry: false,
+        }
+    }
+
+    /// RFC 6749 5.2, CIBA Core 13.
+    pub fn invalid_request(description: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+
+    /// RFC 6749 5.2: 401, and a challenge if the Authorization header was used.
+    pub fn invalid_client(by_header: bool) -> Self {
+        Self {
+            authenticate: by_header.then_some(r#"Basic realm="assent", charset="UTF-8""#),
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_client",
+                "client authentication failed",
+            )
+        }
+    }
+
+    fn bearer(status: StatusCode, error: &'static str, challenge: &'static str) -> Self {
+        Self {
+            authenticate: Some(challenge),
+            ..Self::new(
+                status,
+                error,
+                "the access token is missing or not valid for this",
+            )
+        }
+    }
+
+    /// RFC 6750 3: no token, so no error code either.
+    pub fn bearer_missing() -> Self {
+        Self::bearer(
+            StatusCode::UNAUTHORIZED,
+            "invalid_token",
+            r#"Bearer realm="assent""#,
+        )
+    }
+
+    fn unavailable() -> Self {
+        Self {
+            retry: true,
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "try again shortly",
+            )
+        }
+    }
+
+    fn server_error() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            "something went wrong here",
+        )
+    }
+}
+
+impl fmt::Display for OAuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.error)
+    }
+}
+
+impl ResponseError for OAuthError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        response.insert_header((CACHE_CONTROL, "no-store"));
+        if let Some(challenge) = self.authenticate {
+            response.insert_header((WWW_AUTHENTICATE, challenge));
+        }
+        if self.retry {
+            response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+        }
+        response.json(OAuthBody {
+            error: self.error,
+            error_description: &self.description,
+        })
+    }
+}
+
+/// Logs what a store said and tells whether waiting can help.
+fn log_store(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unavailable(cause) => {
+            tracing::error!(%cause, "{error}");
+            true
+        }
+        StoreError::CommitUnknown(cause) => {
+            tracing::error!(%cause, "{error}");
+            true
+        }
+        StoreError::Corrupt { .. } => {
+            tracing::error!("{error}");
+            false
+        }
+    }
+}
+
+impl From<StoreError> for OAuthError {
+    fn from(error: StoreError) -> Self {
+        if log_store(&error) {
+            Self::unavailable()
+        } else {
+            Self::server_error()
+        }
+    }
+}
+
+impl From<StartError> for OAuthError {
+    fn from(error: StartError) -> Self {
+        let description = error.to_string();
+        let bad = |code| Self::new(StatusCode::BAD_REQUEST, code, description.clone());
+        match error {
+            StartError::Missing(_)
+            | StartError::Invalid(_)
+            | StartError::HintCount
+            | StartError::Unsupported(_)
+            | StartError::IdempotencyConflict => bad("invalid_request"),
+            StartError::Scope => bad("invalid_scope"),
+            StartError::AuthorizationDetails => bad("invalid_authorization_details"),
+            StartError::BindingMessage(_) => bad("invalid_binding_message"),
+            StartError::UnknownUser => bad("unknown_user_id"),
+            StartError::UnauthorizedClient => bad("unauthorized_client"),
+            StartError::OverCap => Self::new(StatusCode::FORBIDDEN, "access_denied", description),
+            StartError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PollError> for OAuthError {
+    fn from(error: PollError) -> Self {
+        let code = match error {
+            PollError::InvalidGrant => "invalid_grant",
+            PollError::Pending => "authorization_pending",
+            PollError::SlowDown => "slow_down",
+            PollError::Denied => "access_denied",
+            PollError::Expired => "expired_token",
+            PollError::Store(error) => return error.into(),
+        };
+        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+}
+
+impl From<UserInfoError> for OAuthError {
+    fn from(error: UserInfoError) -> Self {
+        match error {
+            UserInfoError::InvalidToken => Self::bearer(
+                StatusCode::UNAUTHORIZED,
+                "invalid_token",
+                r#"Bearer realm="assent", error="invalid_token""#,
+            ),
+            UserInfoError::InsufficientScope => Self::bearer(
+                StatusCode::FORBIDDEN,
+                "insufficient_scope",
+                r#"Bearer realm="assent", error="insufficient_scope", scope="openid""#,
+            ),
+            UserInfoError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl OAuthError {
+    /// What a client is told whose authentication failed.
+    pub fn client_auth(error: ClientAuthError, by_header: bool) -> Self {
+        match error {
+            ClientAuthError::Invalid => Self::invalid_client(by_header),
+            ClientAuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// An error of the device API.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    /// Stable; apps decide by it.
+    code: &'static str,
+    title: Cow<'static, str>,
+    nonce: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+}
+
+impl Problem {
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            title: title.into(),
+            nonce: None,
+        }
+    }
+
+    pub fn bad_request(title: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", title)
+    }
+
+    pub fn proof_missing() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "invalid_proof",
+            "a DeviceProof is required",
+        )
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response: HttpResponseBuilder = HttpResponse::build(self.status);
+        response.insert_header((CACHE_CONTROL, "no-store"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, r#"DeviceProof realm="assent""#));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+        }
+        if let Some(nonce) = &self.nonce {
+            response.insert_header((super::device_proof::NONCE_HEADER, nonce.as_str()));
+        }
+        let body = ProblemBody {
+            r#type: format!("urn:assent:problem:{}", self.code),
+            title: &self.title,
+            status: self.status.as_u16(),
+            code: self.code,
+        };
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        response.content_type("application/problem+json").body(body)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if log_store(&error) {
+            Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "not confirmed; try again shortly",
+            )
+        } else {
+            Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "something went wrong here",
+            )
+        }
+    }
+}
+
+impl From<DeviceAuthError> for Problem {
+    fn from(error: DeviceAuthError) -> Self {
+        let title = error.to_string();
+        match error {
+            DeviceAuthError::Invalid => Self::new(StatusCode::UNAUTHORIZED, "invalid_proof", title),
+            DeviceAuthError::Replayed => {
+                Self::new(StatusCode::UNAUTHORIZED, "proof_replayed", title)
+            }
+            DeviceAuthError::Clock { nonce } => Self {
+                nonce: Some(nonce),
+                ..Self::new(StatusCode::UNAUTHORIZED, "clock_skew", title)
+            },
+            DeviceAuthError::Revoked => Self::new(StatusCode::FORBIDDEN, "device_revoked", title),
+            DeviceAuthError::Unconfirmed => {
+                Self::new(StatusCode::FORBIDDEN, "device_unconfirmed", title)
+            }
+            DeviceAuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DecideError> for Problem {
+    fn from(error: DecideError) -> Self {
+        let title = error.to_string();
+        match error {
+            DecideError::NotFound => Self::new(StatusCode::NOT_FOUND, "request_not_found", title),
+            DecideError::Expired => Self::new(StatusCode::GONE, "request_expired", title),
+            DecideError::Challenge => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_challenge", title)
+            }
+            DecideError::ApprovalJws(_) | DecideError::Approval(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_approval", title)
+            }
+            DecideError::AlreadyDecided => {
+                Self::new(StatusCode::CONFLICT, "already_decided", title)
+            }
+            DecideError::NotAllowed => {
+                Self::new(StatusCode::FORBIDDEN, "decision_not_allowed", title)
+            }
+            DecideError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<EnrolError> for Problem {
+    fn from(error: EnrolError) -> Self {
+        let title = error.to_string();
+        match error {
+            EnrolError::Code => Self::new(StatusCode::FORBIDDEN, "invalid_enrolment_code", title),
+            EnrolError::Key(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_key", title),
+            EnrolError::Proof(_) | EnrolError::ProofClaims => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_enrolment_proof",
+                title,
+            ),
+            EnrolError::KnownDevice => Self::new(StatusCode::CONFLICT, "device_known", title),
+            EnrolError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The wire: parses, calls one use case, shapes the answer. Decides nothing.
+
+mod backchannel;
+mod client;
+mod device_api;
+mod device_proof;
+mod discovery;
+mod enrolment;
+mod error;
+mod form;
+mod management;
+mod no_route;
+mod observe;
+mod token;
+mod userinfo;
+
+pub use management::{Readiness, management};
+pub use observe::observe;
+
+use crate::service::Services;
+use actix_web::web::{Data, ServiceConfig};
+use std::sync::Arc;
+
+/// What every handler can reach.
+pub type App = Data<Arc<Services>>;
+
+/// The paths, below the issuer, as clients and metadata know them.
+pub mod path {
+    pub const BACKCHANNEL: &str = "/bc-authorize";
+    pub const TOKEN: &str = "/token";
+    pub const USERINFO: &str = "/userinfo";
+    pub const JWKS: &str = "/jwks";
+}
+
+/// All public endpoints.
+pub fn public(config: &mut ServiceConfig) {
+    discovery::configure(config);
+    backchannel::configure(config);
+    token::configure(config);
+    userinfo::configure(config);
+    enrolment::configure(config);
+    device_api::configure(config);
+    config.default_service(actix_web::web::route().to(no_route::not_found));
+}

@@ -1,0 +1,151 @@
+//! Work that nobody waits for: due jobs, and what is done every few seconds.
+
+use crate::domain::Job;
+use crate::domain::job::RetrySchedule;
+use crate::service::Services;
+use crate::service::notify_device::Notified;
+use crate::store::{ClaimedJob, JobQueue, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Longer than any attempt may take, so that a lease lost is a worker lost.
+const LEASE: Duration = Duration::from_secs(30);
+/// Jobs of one queue in the hands of this process.
+const AT_ONCE: usize = 32;
+/// How long an idle worker waits before it looks by itself.
+const IDLE: Duration = Duration::from_millis(500);
+/// How often the projection is told again what the Ledger knows.
+const RECONCILE_EVERY: Duration = Duration::from_secs(2);
+/// How often what has run out is swept, and the audit's length signed.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Works off one queue.
+#[derive(Clone)]
+pub struct Worker {
+    services: Arc<Services>,
+    queue: Arc<dyn JobQueue>,
+    permits: Arc<Semaphore>,
+}
+
+impl Worker {
+    pub fn new(services: Arc<Services>, queue: Arc<dyn JobQueue>) -> Self {
+        Self {
+            services,
+            queue,
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Works off all jobs that are due now, and returns how many there were. The loop does the same,
+    /// with several at once.
+    pub async fn step(&self) -> Result<usize, StoreError> {
+        let now = self.services.clock.now();
+        let jobs = self.queue.claim(AT_ONCE as u32, LEASE, now).await?;
+        let count = jobs.len();
+        for job in jobs {
+            self.work(&job).await?;
+        }
+        Ok(count)
+    }
+
+    /// Until `stop`: takes as many jobs as there are free hands, never more.
+    pub async fn run(self, stop: CancellationToken, tasks: TaskTracker) {
+        while !stop.is_cancelled() {
+            // Acquire, then take: a job is only claimed when a hand is free.
+            let Ok(permit) = self.permits.clone().acquire_owned().await else {
+                return;
+            };
+            let now = self.services.clock.now();
+            match self.queue.claim(1, LEASE, now).await {
+                Ok(jobs) if !jobs.is_empty() => {
+                    let worker = self.clone();
+                    tasks.spawn(async move {
+                        for job in jobs {
+                            if let Err(error) = worker.work(&job).await {
+                                tracing::error!(%error, job = job.id, "a job could not be settled; its lease will end");
+                            }
+                        }
+                        drop(permit);
+                    });
+                    continue;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "jobs cannot be claimed"),
+            }
+            drop(permit);
+            tokio::select! {
+                () = self.services.jobs_ready.notified() => {}
+                () = self.services.clock.sleep_until(now.plus(IDLE)) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Does one job and settles it: done, again later, or never again.
+    async fn work(&self, claim: &ClaimedJob) -> Result<(), StoreError> {
+        let outcome = match &claim.job {
+            Job::NotifyDevice {
+                request_id,
+                user_id,
+                expires_at,
+            } => {
+                self.services
+                    .notify_device(*request_id, user_id, *expires_at)
+                    .await
+            }
+        };
+        let reason = match outcome {
+            Ok(Notified::Done) => {
+                settled(claim, self.queue.ack(claim).await?, "done");
+                return Ok(());
+            }
+            Ok(Notified::Retry { reason }) => reason,
+            Err(error) => error.to_string(),
+        };
+        let now = self.services.clock.now();
+        let [jitter] = self.services.entropy.bytes::<1>();
+        match RetrySchedule::DELIVERY.next(claim.attempt, now, claim.job.deadline(), jitter) {
+            Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
+            None => settled(claim, self.queue.bury(claim, &reason, now).await?, "dead"),
+        }
+        Ok(())
+    }
+}
+
+fn settled(claim: &ClaimedJob, ours: bool, outcome: &'static str) {
+    let outcome = if ours { outcome } else { "lease lost" };
+    tracing::debug!(
+        job = claim.id,
+        attempt = claim.attempt,
+        outcome,
+        "job settled"
+    );
+    metrics::counter!("assent_jobs_total", "outcome" => outcome).increment(1);
+}
+
+/// Until `stop`: reconciles, sweeps and signs off, each at its own pace.
+pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
+    let mut sweep_at = services.clock.now();
+    while !stop.is_cancelled() {
+        let now = services.clock.now();
+        report("reconcile", services.reconcile().await.map(drop));
+        if now >= sweep_at {
+            sweep_at = now.plus(SWEEP_EVERY);
+            report("sweep", services.sweep().await);
+            report("checkpoint", services.checkpoint().await.map(drop));
+        }
+        tokio::select! {
+            () = services.clock.sleep_until(now.plus(RECONCILE_EVERY)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+fn report(what: &'static str, result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, what, "housekeeping failed; it will be tried again");
+    }
+}

@@ -3,12 +3,16 @@
 #[macro_use]
 pub mod domain;
 
+pub mod app;
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod entropy;
 pub mod failpoint;
 pub mod http;
 pub mod push;
 pub mod service;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod worker;

@@ -2,7 +2,7 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Mode};
-use crate::crypto::{DeploymentKey, KeyRing, base64url};
+use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::http::{self, Readiness};
 use crate::push::{PushRecorder, PushSender};
@@ -87,6 +87,11 @@ impl Core {
             shutdown,
             db,
         })
+    }
+
+    /// The stored keys, wrapped as they are.
+    pub async fn key_records(&self) -> anyhow::Result<Vec<KeyRecord>> {
+        Ok(keys::all(&self.db).await?)
     }
 
     /// Opens the database after bringing it to this program's schema.

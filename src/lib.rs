@@ -4,12 +4,14 @@
 pub mod domain;
 
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod entropy;
 pub mod failpoint;
 pub mod http;
+pub mod phone;
 pub mod push;
 pub mod service;
 pub mod shutdown;

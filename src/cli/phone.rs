@@ -1,0 +1,217 @@
+//! `assent phone enrol|list|watch|approve|deny`: a phone in the terminal, for anyone without an app.
+
+use super::Context;
+use crate::app::World;
+use crate::domain::{Decision, DenyReason, RequestId};
+use crate::phone::{self, EnrolmentLink, ShownRequest};
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often `watch` looks into the inbox.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub struct Phone {
+    /// Where the phone keeps its key
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "assent-data/phone.json"
+    )]
+    file: PathBuf,
+    #[command(subcommand)]
+    command: PhoneCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PhoneCommand {
+    /// Bind this phone with an enrolment link, or a typed code and the issuer
+    Enrol {
+        /// The link, or the code
+        code: String,
+        /// The server, when only a code is given
+        #[arg(long)]
+        issuer: Option<String>,
+        /// What this phone is called
+        #[arg(long, default_value = "terminal")]
+        label: String,
+    },
+    /// Show what waits for an answer
+    List,
+    /// Show every request as it arrives, until interrupted
+    Watch,
+    /// Approve a request; without an id, the only one that waits
+    Approve { id: Option<String> },
+    /// Deny a request; without an id, the only one that waits
+    Deny {
+        id: Option<String>,
+        /// "This was not me" (fraud) or a mistake
+        #[arg(long)]
+        reason: Option<DenyReason>,
+    },
+}
+
+impl Phone {
+    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let World { clock, entropy, .. } = World::real();
+        let output = &context.output;
+        if let PhoneCommand::Enrol {
+            code,
+            issuer,
+            label,
+        } = self.command
+        {
+            anyhow::ensure!(
+                !self.file.exists(),
+                "{} holds a phone already; name another with --file",
+                self.file.display()
+            );
+            let link = match (EnrolmentLink::parse(&code), issuer) {
+                (Some(link), _) => link,
+                (None, Some(issuer)) => EnrolmentLink { issuer, code },
+                (None, None) => anyhow::bail!(
+                    "this is no enrolment link; with a typed code also give --issuer URL"
+                ),
+            };
+            let phone = phone::Phone::enrol(&link, &label, clock, entropy).await?;
+            save(&phone, &self.file)?;
+            output.result(
+                &format!(
+                    "Enrolled as device {}\nThe key is in {}",
+                    phone.id(),
+                    self.file.display()
+                ),
+                &json!({ "device_id": phone.id(), "file": self.file }),
+            );
+            return Ok(());
+        }
+        let phone = phone::Phone::from_file(read(&self.file)?, clock, entropy)?;
+        match self.command {
+            PhoneCommand::Enrol { .. } => Ok(()),
+            PhoneCommand::List => list(&phone, context).await,
+            PhoneCommand::Watch => watch(&phone, context).await,
+            PhoneCommand::Approve { id } => {
+                answer(&phone, context, id.as_deref(), Decision::Approve, None).await
+            }
+            PhoneCommand::Deny { id, reason } => {
+                answer(&phone, context, id.as_deref(), Decision::Deny, reason).await
+            }
+        }
+    }
+}
+
+async fn list(phone: &phone::Phone, context: &Context) -> anyhow::Result<()> {
+    let waiting = phone.inbox().await?;
+    let mut shown = Vec::new();
+    for item in &waiting {
+        shown.push(phone.show(item.id).await?);
+    }
+    let human = match shown.len() {
+        0 => "Nothing waits.".to_owned(),
+        _ => shown.iter().map(render).collect::<Vec<_>>().join("\n\n"),
+    };
+    let challenges: Vec<_> = shown.iter().map(|request| &request.challenge).collect();
+    context.output.result(&human, &json!(challenges));
+    Ok(())
+}
+
+async fn watch(phone: &phone::Phone, context: &Context) -> anyhow::Result<()> {
+    context
+        .output
+        .say("Watching; answer in another terminal with `assent phone approve` or `deny`.");
+    let clock = World::real().clock;
+    let mut seen = Vec::new();
+    loop {
+        for item in phone.inbox().await? {
+            if !seen.contains(&item.id) {
+                seen.push(item.id);
+                let request = phone.show(item.id).await?;
+                context.output.result(
+                    &format!("\n{}", render(&request)),
+                    &json!(request.challenge),
+                );
+            }
+        }
+        clock.sleep_until(clock.now().plus(WATCH_EVERY)).await;
+    }
+}
+
+async fn answer(
+    phone: &phone::Phone,
+    context: &Context,
+    id: Option<&str>,
+    decision: Decision,
+    reason: Option<DenyReason>,
+) -> anyhow::Result<()> {
+    let id = match id {
+        Some(id) => {
+            RequestId::parse(id).context("this is no request id; see `assent phone list`")?
+        }
+        None => only_one(phone).await?,
+    };
+    let request = phone.show(id).await?;
+    context.output.say(&render(&request));
+    phone.answer(&request, decision, reason).await?;
+    let done = match decision {
+        Decision::Approve => "Approved.",
+        Decision::Deny => "Denied.",
+    };
+    context
+        .output
+        .result(done, &json!({ "id": id, "decision": decision }));
+    Ok(())
+}
+
+async fn only_one(phone: &phone::Phone) -> anyhow::Result<RequestId> {
+    match phone.inbox().await?.as_slice() {
+        [one] => Ok(one.id),
+        [] => anyhow::bail!("nothing waits for an answer"),
+        _ => anyhow::bail!("several requests wait; name one: see `assent phone list`"),
+    }
+}
+
+/// A request as the phone shows it: the signed lines and nothing else.
+fn render(request: &ShownRequest) -> String {
+    let mut text = format!("request          {}", request.challenge.jti);
+    for line in &request.challenge.display.lines {
+        let claimed = if line.claimed {
+            "  (as the requester says)"
+        } else {
+            ""
+        };
+        text.push_str(&format!("\n{:16} {}{claimed}", line.label, line.text));
+    }
+    text
+}
+
+/// Writes the phone to a file that only its owner can read.
+pub fn save(phone: &phone::Phone, path: &Path) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(serde_json::to_string_pretty(&phone.to_file())?.as_bytes())
+    };
+    write().with_context(|| format!("cannot write the phone to {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<phone::PhoneFile> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read {}; enrol a phone first: assent phone enrol LINK",
+            path.display()
+        )
+    })?;
+    serde_json::from_str(&text).with_context(|| format!("{} does not hold a phone", path.display()))
+}

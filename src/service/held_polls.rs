@@ -37,6 +37,21 @@ impl HeldPolls {
         })
     }
 
+    /// Whether a poll is held for a request.
+    pub fn holds(&self, request: RequestId) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .held
+            .contains_key(&request)
+    }
+
+    /// How many polls are held.
+    pub fn count(&self) -> usize {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.per_client.values().map(|held| *held as usize).sum()
+    }
+
     /// Takes a place; `None` when the client holds `limit` already.
     pub fn hold(&self, client: &ClientId, request: RequestId, limit: u32) -> Option<HeldPoll> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);

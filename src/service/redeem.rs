@@ -11,7 +11,9 @@ use crate::domain::device::PublicKey;
 use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::pacing::Pace;
 use crate::domain::request::State;
-use crate::domain::{Approval, AuthReqId, Challenge, Decision, Outcome, Secret, Timestamp};
+use crate::domain::{
+    Approval, AuthReqId, Challenge, Decision, Outcome, RequestId, Secret, Timestamp,
+};
 use crate::failpoint;
 use crate::store::sql::ledger::{IssuedTokens, OpenRedemption, Redemption, UsedApproval};
 use crate::store::{PollKind, StoreError};
@@ -302,6 +304,16 @@ impl Services {
             && challenge.client.id == decided.client_id
             && challenge.sub_ref == self.keys.sub_ref(&decided.user_id);
         proven.then_some(challenge)
+    }
+
+    /// Whether a poll for this request is held by this node.
+    pub fn is_poll_held(&self, id: RequestId) -> bool {
+        self.held.holds(id)
+    }
+
+    /// How many polls this node holds.
+    pub fn held_polls(&self) -> usize {
+        self.held.count()
     }
 
     /// Erases responses whose redelivery period is over.

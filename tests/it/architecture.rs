@@ -26,10 +26,13 @@ const MAY_USE: &[(&str, &str)] = &[
     ("config", "domain"),
     ("telemetry", "domain config"),
     ("shutdown", "clock"),
-    ("worker", "service store domain config telemetry shutdown"),
-    ("http", "service domain config telemetry shutdown"),
+    (
+        "worker",
+        "service store domain clock config telemetry shutdown",
+    ),
+    ("http", "service domain clock config telemetry shutdown"),
     ("grpc", "service domain config telemetry shutdown"),
-    ("phone", "domain crypto"),
+    ("phone", "domain crypto clock entropy"),
     (
         "app",
         "domain clock entropy failpoint crypto outbound store push service config telemetry \

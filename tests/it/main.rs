@@ -1,1 +1,16 @@
-//! tests
+//! One binary for all that needs more than one part: the server over real HTTP, workers stepped by hand,
+//! time that moves when a test says so, and real databases.
+//!
+//! PostgreSQL is the private cluster that `scripts/test` starts; `ASSENT_TEST_POSTGRES` names it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected should stop"
+)]
+
+mod architecture;
+mod flow;
+mod model;
+mod polling;
+mod races;
+mod support;

@@ -1,0 +1,373 @@
+//! The journey of a request, as the protocol tells it.
+
+use crate::support::{
+    Backend, TestApp, approve, assert_oauth_error, deny, on_both, request_id, show,
+};
+use assent::domain::Decision;
+use assent::phone::statement::KeySet;
+use assent::service::cancel::Cancelled;
+use assent::service::devices::Actor;
+use serde_json::{Value, json};
+
+on_both!(
+    approval_brings_tokens,
+    denial_brings_access_denied,
+    a_lock_or_revocation_wins_over_an_approval,
+    cancelling_ends_a_request_at_any_point,
+    any_of_several_phones_may_answer,
+    the_projection_may_be_lost,
+    an_answer_can_be_sent_again,
+);
+
+/// The whole happy case, with every body as it is on the wire.
+async fn approval_brings_tokens(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let (bank, alice, phone) = app.cast().await;
+
+    let asked = bank
+        .ask(&[
+            ("scope", "openid profile"),
+            ("login_hint", "Alice"),
+            ("binding_message", "Überweisung 12"),
+            ("acr_values", "urn:assent:acr:device"),
+            ("requested_expiry", "300"),
+        ])
+        .await;
+    assert_eq!(asked.status, 200, "{}", asked.body);
+    assert_eq!(asked.header("cache-control"), Some("no-store"));
+    let acknowledged = asked.json();
+    let id = acknowledged["auth_req_id"].as_str().unwrap();
+    assert_eq!(
+        acknowledged,
+        json!({ "auth_req_id": id, "expires_in": 300, "interval": 5 })
+    );
+    assert_eq!(id.len(), 75, "56 bytes in base64url");
+
+    // The phone is woken, with nothing that says why.
+    assert_eq!(app.run_jobs().await, 1);
+    let pushes = app.push.sent();
+    assert_eq!(pushes.len(), 1);
+    assert_eq!(pushes[0].0, phone.id());
+    assert_eq!(pushes[0].1.localisation_key, "request.waiting");
+    assert_ne!(pushes[0].1.reference, request_id(id).to_string());
+
+    assert_oauth_error(&bank.poll(id).await, 400, "authorization_pending");
+
+    let inbox = phone.inbox().await.unwrap();
+    assert_eq!(inbox.len(), 1);
+    assert_eq!(inbox[0].id, request_id(id));
+    let shown = show(&phone, id).await;
+    let challenge = &shown.challenge;
+    assert_eq!(challenge.client.name, "Example Bank");
+    assert_eq!(challenge.scope.to_string(), "openid profile");
+    assert_eq!(challenge.exp, app.now().secs() + 300);
+    let lines: Vec<_> = challenge
+        .display
+        .lines
+        .iter()
+        .map(|line| (line.text.as_str(), line.claimed))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("Example Bank", false),
+            ("openid profile", false),
+            ("Überweisung 12", true)
+        ]
+    );
+    assert!(!shown.signed.contains(alice.id.as_str()));
+
+    app.advance(3);
+    phone.answer(&shown, Decision::Approve, None).await.unwrap();
+    let decided_at = app.now().secs();
+    assert!(phone.inbox().await.unwrap().is_empty());
+
+    app.advance(4);
+    let response = bank.poll(id).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let tokens = response.json();
+    let members: Vec<_> = tokens.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(
+        members,
+        ["access_token", "expires_in", "id_token", "token_type"]
+    );
+    assert_eq!(
+        (&tokens["token_type"], &tokens["expires_in"]),
+        (&json!("Bearer"), &json!(600))
+    );
+
+    let jwks = app
+        .http
+        .get(&format!("{}/jwks", app.url), &[])
+        .await
+        .unwrap()
+        .json();
+    let id_token: Value = KeySet::new(&jwks)
+        .verify("JWT", tokens["id_token"].as_str().unwrap())
+        .unwrap();
+    let now = app.now().secs();
+    assert_eq!(
+        id_token,
+        json!({
+            "iss": app.url, "sub": alice.id, "aud": "bank", "iat": now, "exp": now + 600,
+            "auth_time": decided_at, "acr": "urn:assent:acr:device", "amr": ["swk"],
+        })
+    );
+    let access_token: Value = KeySet::new(&jwks)
+        .verify("at+jwt", tokens["access_token"].as_str().unwrap())
+        .unwrap();
+    let jti = access_token["jti"].as_str().unwrap();
+    assert_eq!(
+        access_token,
+        json!({
+            "iss": app.url, "sub": alice.id, "aud": app.url, "client_id": "bank", "jti": jti,
+            "iat": now, "exp": now + 600, "scope": "openid profile", "auth_time": decided_at,
+            "acr": "urn:assent:acr:device", "amr": ["swk"],
+        })
+    );
+
+    let bearer = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
+    for method in ["GET", "POST"] {
+        let info = app
+            .http
+            .send(
+                method,
+                &format!("{}/userinfo", app.url),
+                &[("authorization", &bearer)],
+                vec![],
+            )
+            .await
+            .unwrap();
+        assert_eq!(
+            info.json(),
+            json!({ "sub": alice.id, "name": "Alice Example", "preferred_username": "alice" })
+        );
+    }
+
+    assert_oauth_error(&bank.poll(id).await, 400, "invalid_grant");
+    assert_eq!(
+        app.backend.column("SELECT kind FROM issuances").await,
+        ["issued"]
+    );
+    app.services().checkpoint().await.unwrap();
+    let report = app.services().verify_audit(None).await.unwrap();
+    assert!(report.is_whole() && report.not_anchored == 0, "{report:?}");
+}
+
+async fn denial_brings_access_denied(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let (bank, _, phone) = app.cast().await;
+    let id = bank.start("alice").await;
+    deny(&phone, &id).await;
+    for _ in 0..2 {
+        assert_oauth_error(&bank.poll(&id).await, 400, "access_denied");
+    }
+    assert_eq!(app.backend.count("issuances").await, 0);
+}
+
+/// Locked or revoked between approval and redemption: no token, and none later.
+async fn a_lock_or_revocation_wins_over_an_approval(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let bank = app.client("bank").await;
+    for what in ["user", "client", "device"] {
+        let user = app.user(what).await;
+        let phone = app.phone(&user).await;
+        let rp = app.client(&format!("rp-{what}")).await;
+        let id = rp.start(what).await;
+        approve(&phone, &id).await;
+        match what {
+            "user" => assert_eq!(app.services().lock_user(&user).await.unwrap(), 0),
+            "client" => assert!(app.services().lock_client(&rp.client.id).await.unwrap()),
+            _ => {
+                let device = app
+                    .services()
+                    .directory
+                    .device(&phone.id())
+                    .await
+                    .unwrap()
+                    .unwrap();
+                assert!(
+                    app.services()
+                        .revoke_device(&device, Actor::Operator)
+                        .await
+                        .unwrap()
+                );
+            }
+        }
+        for _ in 0..2 {
+            assert_oauth_error(&rp.poll(&id).await, 400, "access_denied");
+        }
+    }
+    let kinds = app.backend.column("SELECT kind FROM issuances").await;
+    assert_eq!(kinds, ["voided", "voided", "voided"]);
+
+    // Locked before the decision: the phone is refused, and a locked person's request is cancelled.
+    let user = app.user("bob").await;
+    let phone = app.phone(&user).await;
+    let id = bank.start("bob").await;
+    let shown = show(&phone, &id).await;
+    assert_eq!(app.services().lock_user(&user).await.unwrap(), 1);
+    let refused = phone
+        .try_answer(&shown, Decision::Approve, None)
+        .await
+        .unwrap();
+    assert_eq!(refused.json()["code"], "already_decided");
+    assert_oauth_error(&bank.poll(&id).await, 400, "access_denied");
+    let asked = bank
+        .ask(&[("scope", "openid"), ("login_hint", "bob")])
+        .await;
+    assert_oauth_error(&asked, 400, "unknown_user_id");
+    // A locked client cannot ask.
+    let locked = app.client("locked").await;
+    app.services().lock_client(&locked.client.id).await.unwrap();
+    let asked = locked
+        .ask(&[("scope", "openid"), ("login_hint", "bob")])
+        .await;
+    assert_oauth_error(&asked, 400, "unauthorized_client");
+}
+
+async fn cancelling_ends_a_request_at_any_point(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let (bank, _, phone) = app.cast().await;
+    let cancel = async |id: &str| app.services().cancel(request_id(id), "test").await.unwrap();
+
+    let pending = bank.start("alice").await;
+    assert_eq!(cancel(&pending).await, Cancelled::Yes);
+    assert_eq!(cancel(&pending).await, Cancelled::Yes);
+    assert_oauth_error(&bank.poll(&pending).await, 400, "access_denied");
+    assert!(phone.inbox().await.unwrap().is_empty());
+
+    let approved = bank.start("alice").await;
+    approve(&phone, &approved).await;
+    assert_eq!(cancel(&approved).await, Cancelled::Yes);
+    assert_eq!(cancel(&approved).await, Cancelled::Yes);
+    assert_oauth_error(&bank.poll(&approved).await, 400, "access_denied");
+
+    let redeemed = bank.start("alice").await;
+    approve(&phone, &redeemed).await;
+    assert_eq!(bank.poll(&redeemed).await.status, 200);
+    assert!(matches!(cancel(&redeemed).await, Cancelled::TooLate(_)));
+
+    let denied = bank.start("alice").await;
+    deny(&phone, &denied).await;
+    assert!(matches!(cancel(&denied).await, Cancelled::TooLate(_)));
+    assert_eq!(cancel("nobody knows this").await, Cancelled::Unknown);
+}
+
+async fn any_of_several_phones_may_answer(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let (bank, alice, first) = app.cast().await;
+    let second = app.phone(&alice).await;
+    let id = bank.start("alice").await;
+    app.run_jobs().await;
+    assert_eq!(app.push.sent().len(), 2, "all of her phones are woken");
+    let (on_first, on_second) = (show(&first, &id).await, show(&second, &id).await);
+    second
+        .answer(&on_second, Decision::Deny, None)
+        .await
+        .unwrap();
+    let late = first
+        .try_answer(&on_first, Decision::Approve, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        (late.status, late.json()["code"].as_str()),
+        (409, Some("already_decided"))
+    );
+    // Nobody else's phone sees her requests.
+    let bob = app.user("bob").await;
+    let his = app.phone(&bob).await;
+    let other = bank.start("alice").await;
+    assert!(his.inbox().await.unwrap().is_empty());
+    assert!(his.show(request_id(&other)).await.is_err());
+    // A revoked phone is out at once; the other goes on.
+    let path = format!("/device/v1/devices/{}", second.id());
+    assert_eq!(first.call("DELETE", &path, None).await.unwrap().status, 204);
+    let refused = second
+        .call("GET", "/device/v1/requests", None)
+        .await
+        .unwrap();
+    assert_eq!(
+        (refused.status, refused.json()["code"].as_str()),
+        (403, Some("device_revoked"))
+    );
+    approve(&first, &other).await;
+    assert_eq!(bank.poll(&other).await.status, 200);
+}
+
+/// The pending store forgets everything, or only its newest writes: what was decided still holds.
+async fn the_projection_may_be_lost(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let (bank, _, phone) = app.cast().await;
+    let approved = bank.start("alice").await;
+    approve(&phone, &approved).await;
+    let denied = bank.start("alice").await;
+    deny(&phone, &denied).await;
+    let redeemed = bank.start("alice").await;
+    approve(&phone, &redeemed).await;
+    assert_eq!(bank.poll(&redeemed).await.status, 200);
+
+    // A fail-over takes back the newest writes; the sweep says them again.
+    app.backend
+        .execute("UPDATE pending_requests SET state = 'pending'")
+        .await;
+    assert_oauth_error(&bank.poll(&denied).await, 400, "authorization_pending");
+    assert_eq!(app.services().reconcile().await.unwrap(), 3);
+    assert_oauth_error(&bank.poll(&denied).await, 400, "access_denied");
+    assert_oauth_error(&bank.poll(&redeemed).await, 400, "invalid_grant");
+
+    let undecided = bank.start("alice").await;
+    app.backend.execute("DELETE FROM pending_requests").await;
+    assert_oauth_error(&bank.poll(&undecided).await, 400, "expired_token");
+    assert_oauth_error(&bank.poll(&denied).await, 400, "access_denied");
+    assert_oauth_error(&bank.poll(&redeemed).await, 400, "invalid_grant");
+    assert_eq!(bank.poll(&approved).await.status, 200);
+    assert_oauth_error(&bank.poll(&approved).await, 400, "invalid_grant");
+}
+
+/// The reply to a decision, or to an enrolment, was lost: the phone sends the same again.
+async fn an_answer_can_be_sent_again(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let (bank, alice, phone) = app.cast().await;
+    let id = bank.start("alice").await;
+    let shown = show(&phone, &id).await;
+    for _ in 0..2 {
+        phone.answer(&shown, Decision::Approve, None).await.unwrap();
+    }
+    let changed = phone
+        .try_answer(&shown, Decision::Deny, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        (changed.status, changed.json()["code"].as_str()),
+        (409, Some("already_decided"))
+    );
+    assert_eq!(bank.poll(&id).await.status, 200);
+    phone.answer(&shown, Decision::Approve, None).await.unwrap();
+
+    let ticket = app.services().create_enrolment(&alice).await.unwrap();
+    let body = phone
+        .enrolment(ticket.typed_code.expose(), "again")
+        .unwrap();
+    let url = format!("{}/device/v1/enrolments", app.url);
+    let known = app.http.json("POST", &url, &[], &body).await.unwrap();
+    assert_eq!(
+        (known.status, known.json()["code"].as_str()),
+        (409, Some("device_known"))
+    );
+
+    let link = assent::phone::EnrolmentLink::parse(ticket.link.expose()).unwrap();
+    let entropy = std::sync::Arc::new(assent::entropy::SystemEntropy);
+    let new = assent::phone::Phone::enrol(&link, "new", app.clock.clone(), entropy)
+        .await
+        .unwrap();
+    let body = new.enrolment(&link.code, "new").unwrap();
+    let again = app.http.json("POST", &url, &[], &body).await.unwrap();
+    assert_eq!(
+        (again.status, again.json()["device_id"].as_str()),
+        (201, Some(new.id().as_str()))
+    );
+    assert_eq!(app.backend.count("devices").await, 2);
+}

@@ -1,0 +1,140 @@
+//! A database of a test's own.
+
+use sqlx::any::AnyPoolOptions;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
+
+/// An empty database; it goes away with the test.
+pub enum Backend {
+    Sqlite(TempDir),
+    Postgres(String),
+}
+
+const TABLES: &[&str] = &[
+    "keys",
+    "clients",
+    "users",
+    "devices",
+    "enrolments",
+    "outcomes",
+    "issuances",
+    "refresh_families",
+    "refresh_tokens",
+    "audit_heads",
+    "audit",
+    "audit_payloads",
+    "checkpoints",
+    "pending_requests",
+    "idempotency_keys",
+    "jobs",
+];
+
+impl Backend {
+    pub fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    /// A new database on the cluster that `scripts/test` has started.
+    pub async fn postgres() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let cluster = cluster();
+        let name = format!(
+            "assent_{}_{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        sqlx::any::install_default_drivers();
+        let mut connection = sqlx::AnyConnection::connect(&cluster)
+            .await
+            .expect("the cluster runs");
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        let (server, _) = cluster.rsplit_once('/').expect("a URL with a database");
+        Self::Postgres(format!("{server}/{name}"))
+    }
+
+    pub fn url(&self) -> String {
+        match self {
+            Self::Sqlite(folder) => {
+                format!("sqlite://{}/assent.db?mode=rwc", folder.path().display())
+            }
+            Self::Postgres(url) => url.clone(),
+        }
+    }
+
+    /// Runs one statement behind the server's back. Returns how many rows it changed.
+    pub async fn execute(&self, sql: &str) -> u64 {
+        let mut connection = sqlx::AnyConnection::connect(&self.url()).await.unwrap();
+        let done = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        done.rows_affected()
+    }
+
+    /// The first column of a query's rows, as text.
+    pub async fn column(&self, sql: &str) -> Vec<String> {
+        let mut connection = sqlx::AnyConnection::connect(&self.url()).await.unwrap();
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        rows.iter()
+            .map(|row| row.try_get::<String, _>(0).unwrap())
+            .collect()
+    }
+
+    pub async fn count(&self, table: &str) -> usize {
+        let counts = self
+            .column(&format!("SELECT CAST(COUNT(*) AS TEXT) FROM {table}"))
+            .await;
+        counts[0].parse().unwrap()
+    }
+
+    /// Every row of every table that matters, as text: two dumps are equal when nothing changed.
+    pub async fn dump(&self) -> Vec<(String, Vec<String>)> {
+        sqlx::any::install_default_drivers();
+        let pool = AnyPoolOptions::new()
+            .max_connections(1)
+            .connect(&self.url())
+            .await
+            .unwrap();
+        let mut tables = Vec::new();
+        for table in TABLES {
+            let rows = sqlx::query(AssertSqlSafe(format!("SELECT * FROM {table}")))
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+            let mut texts: Vec<String> = rows
+                .iter()
+                .map(|row| {
+                    let cell = |i| match row.try_get::<Option<String>, _>(i) {
+                        Ok(text) => format!("{text:?}"),
+                        Err(_) => format!("{:?}", row.try_get::<Option<i64>, _>(i).unwrap()),
+                    };
+                    (0..row.len()).map(cell).collect::<Vec<_>>().join("|")
+                })
+                .collect();
+            texts.sort();
+            tables.push(((*table).to_owned(), texts));
+        }
+        pool.close().await;
+        tables
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how scripts/test names its cluster"
+)]
+fn cluster() -> String {
+    std::env::var("ASSENT_TEST_POSTGRES").expect(
+        "ASSENT_TEST_POSTGRES is not set: run scripts/test, or start a cluster with scripts/postgres",
+    )
+}

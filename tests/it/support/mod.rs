@@ -1,0 +1,317 @@
+//! What tests stand on: a server with a clock of its own, a relying party, a person with a phone.
+
+pub mod backend;
+
+pub use backend::Backend;
+
+use assent::app::{Core, Listeners, Server, World};
+use assent::clock::{Clock, ManualClock};
+use assent::config::{Config, Overrides};
+use assent::domain::client::ClientAuthMethod;
+use assent::domain::user::Login;
+use assent::domain::{AuthReqId, Client, ClientId, Decision, RequestId, Scope, Timestamp, User};
+use assent::entropy::SystemEntropy;
+use assent::phone::http::{Answer, HttpClient, basic};
+use assent::phone::{EnrolmentLink, Phone, ShownRequest};
+use assent::push::PushRecorder;
+use assent::service::Services;
+use assent::service::administer::NewClient;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const CIBA_GRANT: &str = "urn:openid:params:grant-type:ciba";
+/// Tests begin at this moment, a whole second (2026-01-01T00:00:00Z).
+pub const START: Timestamp = Timestamp::from_secs(1_767_225_600);
+
+/// A test on each database: `on_both!(name)` makes `name::sqlite` and `name::postgres` of an async
+/// function that takes a [`Backend`].
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod on_both {
+            $(mod $name {
+                use crate::support::Backend;
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn sqlite() {
+                    super::super::$name(Backend::sqlite()).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn postgres() {
+                    super::super::$name(Backend::postgres().await).await;
+                }
+            })+
+        }
+    };
+}
+pub(crate) use on_both;
+
+/// A running server whose clock stands still and whose workers wait to be stepped.
+pub struct TestApp {
+    pub server: Server,
+    pub clock: Arc<ManualClock>,
+    pub push: Arc<PushRecorder>,
+    pub http: HttpClient,
+    pub url: String,
+    pub management_url: String,
+    /// Keeps the database alive as long as the server.
+    pub backend: Backend,
+}
+
+impl TestApp {
+    pub async fn new(backend: Backend) -> Self {
+        Self::with(backend, vec![]).await
+    }
+
+    /// With settings of its own.
+    pub async fn with(backend: Backend, settings: Overrides) -> Self {
+        let config = config(&backend, settings);
+        let listeners = Listeners::bind(&config).unwrap();
+        let url = format!("http://{}", listeners.public_address().unwrap());
+        let config = Config {
+            server: assent::config::Server {
+                issuer: url.clone(),
+                ..config.server
+            },
+            ..config
+        };
+        let clock = Arc::new(ManualClock::new(START));
+        let push = Arc::new(PushRecorder::default());
+        let world = World {
+            clock: clock.clone(),
+            entropy: Arc::new(SystemEntropy),
+            push: push.clone(),
+        };
+        let core = Core::migrate_and_open(&config, world).await.unwrap();
+        let server = Server::listen(core, &config, listeners).unwrap();
+        let management_url = format!("http://{}", server.management_address);
+        Self {
+            server,
+            clock,
+            push,
+            http: HttpClient::new(),
+            url,
+            management_url,
+            backend,
+        }
+    }
+
+    pub fn services(&self) -> &Services {
+        &self.server.core.services
+    }
+
+    /// Registers a relying party that authenticates by HTTP Basic.
+    pub async fn client(&self, id: &str) -> RelyingParty {
+        self.client_with(NewClient {
+            id: Some(ClientId::new(id)),
+            ..new_client()
+        })
+        .await
+    }
+
+    pub async fn client_with(&self, new: NewClient) -> RelyingParty {
+        let (client, secret) = self.services().add_client(new).await.unwrap().unwrap();
+        RelyingParty {
+            credentials: basic(client.id.as_str(), secret.expose()),
+            secret: secret.expose().to_owned(),
+            client,
+            http: self.http.clone(),
+            url: self.url.clone(),
+        }
+    }
+
+    pub async fn user(&self, login: &str) -> User {
+        let login = Login::parse(login).unwrap();
+        self.services()
+            .add_user(login, Some("Alice Example".into()))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Enrols a phone for a person, through the public API.
+    pub async fn phone(&self, user: &User) -> Phone {
+        let ticket = self.services().create_enrolment(user).await.unwrap();
+        let link = EnrolmentLink::parse(ticket.link.expose()).unwrap();
+        Phone::enrol(
+            &link,
+            "test phone",
+            self.clock.clone(),
+            Arc::new(SystemEntropy),
+        )
+        .await
+        .unwrap()
+    }
+
+    /// A relying party, a person, and her phone.
+    pub async fn cast(&self) -> (RelyingParty, User, Phone) {
+        let client = self.client("bank").await;
+        let user = self.user("alice").await;
+        let phone = self.phone(&user).await;
+        (client, user, phone)
+    }
+
+    /// Works off everything that is due now.
+    pub async fn run_jobs(&self) -> usize {
+        let mut done = 0;
+        loop {
+            match self.server.core.worker.step().await.unwrap() {
+                0 => return done,
+                some => done += some,
+            }
+        }
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How many rows a table has, and whether they are the same rows: a fingerprint of all of it.
+    pub async fn state(&self) -> Vec<(String, Vec<String>)> {
+        self.backend.dump().await
+    }
+}
+
+/// The settings of a test server.
+pub fn config(backend: &Backend, settings: Overrides) -> Config {
+    let defaults: Overrides = vec![
+        ("server.mode", "dev".into()),
+        ("server.issuer", "http://127.0.0.1:1".into()),
+        ("server.public_listen", "127.0.0.1:0".into()),
+        ("server.management_listen", "127.0.0.1:0".into()),
+        ("server.workers", "1".into()),
+        ("database.url", backend.url()),
+        (
+            "keys.deployment_key",
+            "dGVzdCBkZXBsb3ltZW50IGtleSwgbm90IGEgc2VjcmU".into(),
+        ),
+    ];
+    Config::load(None, &[defaults, settings].concat()).unwrap()
+}
+
+/// A client as most tests need it.
+pub fn new_client() -> NewClient {
+    NewClient {
+        id: None,
+        name: "Example Bank".into(),
+        auth_method: ClientAuthMethod::Basic,
+        scope: Scope::parse("openid profile").unwrap(),
+        open_requests_per_user: 3,
+        long_poll: Duration::ZERO,
+    }
+}
+
+/// A relying party that knows only HTTP.
+#[derive(Clone)]
+pub struct RelyingParty {
+    pub client: Client,
+    pub secret: String,
+    pub credentials: String,
+    http: HttpClient,
+    url: String,
+}
+
+impl RelyingParty {
+    /// A backchannel authentication request with exactly these parameters.
+    pub async fn ask(&self, parameters: &[(&str, &str)]) -> Answer {
+        self.ask_with(&[], parameters).await
+    }
+
+    pub async fn ask_with(&self, headers: &[(&str, &str)], parameters: &[(&str, &str)]) -> Answer {
+        let headers = [headers, &[("authorization", self.credentials.as_str())]].concat();
+        self.http
+            .form(&format!("{}/bc-authorize", self.url), &headers, parameters)
+            .await
+            .unwrap()
+    }
+
+    /// Asks for a person's approval and returns the `auth_req_id`.
+    pub async fn start(&self, login: &str) -> String {
+        let answer = self
+            .ask(&[
+                ("scope", "openid"),
+                ("login_hint", login),
+                ("binding_message", "W4SCT"),
+            ])
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["auth_req_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Comes for the result.
+    pub async fn poll(&self, auth_req_id: &str) -> Answer {
+        self.poll_with(&[], auth_req_id).await
+    }
+
+    pub async fn poll_with(&self, headers: &[(&str, &str)], auth_req_id: &str) -> Answer {
+        let headers = [headers, &[("authorization", self.credentials.as_str())]].concat();
+        let parameters = [("grant_type", CIBA_GRANT), ("auth_req_id", auth_req_id)];
+        self.http
+            .form(&format!("{}/token", self.url), &headers, &parameters)
+            .await
+            .unwrap()
+    }
+}
+
+/// The id that the rest of the house knows a request by.
+pub fn request_id(auth_req_id: &str) -> RequestId {
+    assent::crypto::auth_req_id::request_id(&AuthReqId::new(auth_req_id.to_owned()))
+}
+
+/// What the phone shows for a request.
+pub async fn show(phone: &Phone, auth_req_id: &str) -> ShownRequest {
+    phone.show(request_id(auth_req_id)).await.unwrap()
+}
+
+pub async fn approve(phone: &Phone, auth_req_id: &str) {
+    let shown = show(phone, auth_req_id).await;
+    phone.answer(&shown, Decision::Approve, None).await.unwrap();
+}
+
+pub async fn deny(phone: &Phone, auth_req_id: &str) {
+    let shown = show(phone, auth_req_id).await;
+    phone.answer(&shown, Decision::Deny, None).await.unwrap();
+}
+
+/// Asserts an OAuth error with exactly the two members it may have.
+#[track_caller]
+pub fn assert_oauth_error(answer: &Answer, status: u16, error: &str) {
+    let body = answer.json();
+    let members: Vec<_> = body.as_object().expect("a JSON object").keys().collect();
+    assert_eq!(
+        (answer.status, body["error"].as_str()),
+        (status, Some(error)),
+        "{}",
+        answer.body
+    );
+    assert_eq!(members, ["error", "error_description"], "{}", answer.body);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+}
+
+/// Asserts a problem document with exactly the members it may have.
+#[track_caller]
+pub fn assert_problem(answer: &Answer, status: u16, code: &str) {
+    let body = answer.json();
+    let members: Vec<_> = body.as_object().expect("a JSON object").keys().collect();
+    assert_eq!(
+        (answer.status, body["code"].as_str()),
+        (status, Some(code)),
+        "{}",
+        answer.body
+    );
+    assert_eq!(
+        members,
+        ["code", "status", "title", "type"],
+        "{}",
+        answer.body
+    );
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+}

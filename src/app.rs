@@ -235,8 +235,7 @@ impl Server {
         } = self.core;
         shutdown.draining.cancel();
         shutdown.tasks.close();
-        let deadline = services
-            .clock
+        let deadline = SystemClock
             .now()
             .plus(self.drain_timeout + Duration::from_secs(5));
         let drained = tokio::select! {

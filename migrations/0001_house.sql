@@ -13,17 +13,13 @@ CREATE TABLE keys (
 
 -- The Directory: who may ask, who is asked, what they answer with.
 CREATE TABLE clients (
-    id                      TEXT NOT NULL PRIMARY KEY,
-    name                    TEXT NOT NULL,
-    auth_method             TEXT NOT NULL,
-    secret_key_version      BIGINT NOT NULL,
-    secret_mac              TEXT NOT NULL,
-    scope                   TEXT NOT NULL,
-    delivery_mode           TEXT NOT NULL,
-    open_requests_per_user  BIGINT NOT NULL,
-    long_poll_ms            BIGINT NOT NULL,
-    created_at              BIGINT NOT NULL,
-    locked_at               BIGINT
+    id                  TEXT NOT NULL PRIMARY KEY,
+    secret_key_version  BIGINT,
+    secret_mac          TEXT,
+    registration        TEXT NOT NULL, -- JSON
+    created_at          BIGINT NOT NULL,
+    locked_at           BIGINT,
+    tokens_not_before   BIGINT
 );
 
 CREATE TABLE users (
@@ -32,7 +28,19 @@ CREATE TABLE users (
     login       TEXT NOT NULL UNIQUE,
     name        TEXT,
     created_at  BIGINT NOT NULL,
-    locked_at   BIGINT
+    locked_at   BIGINT,
+    tokens_not_before        BIGINT,
+    user_code                TEXT, -- argon2id
+    user_code_failures       BIGINT NOT NULL DEFAULT 0,
+    user_code_blocked_until  BIGINT
+);
+
+-- The pairwise subjects that were given out: stable whatever becomes of the key that made them.
+CREATE TABLE pairwise_subjects (
+    sub      TEXT NOT NULL PRIMARY KEY,
+    sector   TEXT NOT NULL,
+    user_id  TEXT NOT NULL REFERENCES users (id),
+    UNIQUE (sector, user_id)
 );
 
 CREATE TABLE devices (
@@ -86,6 +94,26 @@ CREATE TABLE issuances (
     response    TEXT  -- sealed; kept only where it may have to be sent again
 );
 
+-- Every access token that was issued, so that each can be revoked and looked up. Swept after its end.
+CREATE TABLE access_tokens (
+    jti         TEXT NOT NULL PRIMARY KEY,
+    token_hash  TEXT UNIQUE, -- of an opaque token
+    client_id   TEXT NOT NULL REFERENCES clients (id),
+    user_id     TEXT REFERENCES users (id),
+    device_id   TEXT REFERENCES devices (id),
+    family_id   TEXT,
+    subject     TEXT NOT NULL,
+    audience    TEXT NOT NULL,
+    scope       TEXT NOT NULL,
+    acr         TEXT,
+    auth_time   BIGINT,
+    issued_at   BIGINT NOT NULL,
+    expires_at  BIGINT NOT NULL,
+    revoked_at  BIGINT
+);
+CREATE INDEX access_tokens_family ON access_tokens (family_id);
+CREATE INDEX access_tokens_expiry ON access_tokens (expires_at);
+
 -- Refresh tokens: a family per issuance, hashes only.
 CREATE TABLE refresh_families (
     id          TEXT NOT NULL PRIMARY KEY,
@@ -93,7 +121,10 @@ CREATE TABLE refresh_families (
     client_id   TEXT NOT NULL REFERENCES clients (id),
     user_id     TEXT NOT NULL REFERENCES users (id),
     device_id   TEXT REFERENCES devices (id),
+    subject     TEXT NOT NULL,
     scope       TEXT NOT NULL,
+    acr         TEXT NOT NULL,
+    auth_time   BIGINT NOT NULL,
     created_at  BIGINT NOT NULL,
     expires_at  BIGINT NOT NULL,
     revoked_at  BIGINT
@@ -104,7 +135,7 @@ CREATE TABLE refresh_tokens (
     family_id   TEXT NOT NULL REFERENCES refresh_families (id),
     created_at  BIGINT NOT NULL,
     used_at     BIGINT,
-    successor   TEXT -- sealed; inside the grace period the same successor is given again
+    response    TEXT -- sealed; inside the grace period the same response is given again
 );
 
 -- The audit: a chain of hashes per partition, and one for the system (partition 256). Payloads stand

@@ -5,7 +5,7 @@ use super::jose::{InvalidJws, Jws, SigningKey, VerifyingKey};
 use super::mac::{MacKey, equal};
 use super::seal::{CannotOpen, SealKey};
 use super::{base64url, from_base64url};
-use crate::domain::client::SecretVerifier;
+use crate::domain::client::{SecretVerifier, SigningAlgorithm};
 use crate::domain::device::PublicKey;
 use crate::domain::{AuthReqId, ClientId, Partition, Secret, Timestamp, UserId};
 use crate::entropy::Entropy;
@@ -312,7 +312,12 @@ impl KeyRing {
     // Statements
 
     /// Signs a token: `typ` is `at+jwt` (RFC 9068) or `JWT`.
-    pub fn sign_token(&self, typ: &str, claims: &impl Serialize) -> String {
+    pub fn sign_token(
+        &self,
+        _algorithm: SigningAlgorithm,
+        typ: &str,
+        claims: &impl Serialize,
+    ) -> String {
         self.token_signing.newest().1.sign(typ, claims)
     }
 
@@ -520,7 +525,7 @@ mod tests {
     #[test]
     fn one_purpose_does_not_verify_anothers_statements() {
         let (_, ring) = ring(&DeploymentKey::new(&[1; 32]));
-        let token = ring.sign_token("x", &1);
+        let token = ring.sign_token(SigningAlgorithm::Es256, "x", &1);
         assert_eq!(ring.verify_token::<u8>("x", &token), Ok(1));
         assert_eq!(
             ring.verify_challenge::<u8>("x", &token),

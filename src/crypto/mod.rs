@@ -14,6 +14,7 @@ pub mod strict_json;
 
 pub use key_ring::{DeploymentKey, KeyRecord, KeyRing, KeyRingError, Purpose};
 
+use crate::domain::client::SigningAlgorithm;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -28,6 +29,19 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
 /// base64url(SHA-256(data)), as JOSE hashes are written.
 pub fn sha256_base64url(data: &[u8]) -> String {
     base64url(&sha256(data))
+}
+
+/// The left half of a text's hash, base64url: `at_hash` and its kin (OpenID Connect Core 3.1.3.6). The
+/// hash is the algorithm's own: SHA-512 for Ed25519, else SHA-256.
+pub fn half_hash(algorithm: SigningAlgorithm, text: &str) -> String {
+    let hash = match algorithm {
+        SigningAlgorithm::EdDsa => digest::digest(&digest::SHA512, text.as_bytes()),
+        SigningAlgorithm::Es256 | SigningAlgorithm::Ps256 | SigningAlgorithm::Rs256 => {
+            digest::digest(&digest::SHA256, text.as_bytes())
+        }
+    };
+    let hash = hash.as_ref();
+    base64url(&hash[..hash.len() / 2])
 }
 
 /// base64url without padding (RFC 7515 2).

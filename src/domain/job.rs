@@ -1,6 +1,9 @@
 //! Work that is done later: a job is a due time and what to do then.
 
-use super::{RequestId, Timestamp, UserId};
+use super::client::DeliveryMode;
+use super::outcome::DecidedRequest;
+use super::request::redeemable_until;
+use super::{Partition, RequestId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -17,10 +20,23 @@ pub enum Job {
 }
 
 impl Job {
+    /// The job that belongs to a decision; `None` when the client polls.
+    pub fn notify_client(decided: &DecidedRequest) -> Option<Self> {
+        match decided.evidence.delivery_mode {
+            DeliveryMode::Poll => None,
+            DeliveryMode::Ping | DeliveryMode::Push => Some(Self::NotifyClient {
+                request_id: decided.request_id,
+                partition: decided.partition,
+                deadline: redeemable_until(decided.expires_at),
+            }),
+        }
+    }
+
     /// The same work has the same id, so that creating it twice makes one job.
     pub fn id(&self) -> String {
         match self {
             Self::NotifyDevice { request_id, .. } => format!("notify_device:{request_id}"),
+            Self::NotifyClient { request_id, .. } => format!("notify_client:{request_id}"),
         }
     }
 
@@ -28,6 +44,7 @@ impl Job {
     pub const fn deadline(&self) -> Timestamp {
         match self {
             Self::NotifyDevice { expires_at, .. } => *expires_at,
+            Self::NotifyClient { deadline, .. } => *deadline,
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod request;
 pub mod scope;
 pub mod secret;
 pub mod time;
+pub mod token;
 pub mod user;
 
 pub use approval::{Approval, Decision, DenyReason};

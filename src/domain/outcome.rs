@@ -50,6 +50,8 @@ pub struct Evidence {
     /// The approval exactly as the device signed it.
     pub approval: Option<String>,
     pub auth_req_id: String,
+    /// The `sub` this client knows the person by.
+    pub subject: String,
     pub delivery_mode: DeliveryMode,
     /// Bearer token of the client's notification endpoint (CIBA Core 7.1); ping and push only.
     pub client_notification_token: Option<String>,

@@ -41,6 +41,10 @@ pub struct Facts {
     pub partition: Partition,
     /// The `auth_req_id`, sealed: needed again for deliveries and replays.
     pub sealed_auth_req_id: String,
+    /// The client's `client_notification_token`, sealed; ping and push only.
+    pub sealed_notification_token: Option<String>,
+    /// The `sub` this client knows the person by.
+    pub subject: String,
     pub scope: Scope,
     pub acr: String,
     pub binding_message: Option<BindingMessage>,
@@ -180,6 +184,8 @@ mod tests {
             user_id: UserId::new("u"),
             partition: Partition(3),
             sealed_auth_req_id: "sealed".into(),
+            sealed_notification_token: None,
+            subject: "u".into(),
             scope: Scope::parse("openid").unwrap(),
             acr: ACR_DEVICE.into(),
             binding_message: None,

@@ -195,6 +195,7 @@ impl From<PollError> for OAuthError {
             PollError::SlowDown => "slow_down",
             PollError::Denied => "access_denied",
             PollError::Expired => "expired_token",
+            PollError::UnauthorizedClient => "unauthorized_client",
             PollError::Store(error) => return error.into(),
         };
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())

@@ -2,24 +2,11 @@
 
 use super::Services;
 use crate::crypto::base64url;
-use crate::domain::client::{Client, ClientAuthMethod, DeliveryMode};
+use crate::domain::client::{Client, ClientAuthentication, Registration};
 use crate::domain::user::Login;
-use crate::domain::{ClientId, Scope, Secret, User, UserId};
+use crate::domain::{ClientId, Secret, User, UserId};
 use crate::store::StoreError;
 use serde_json::json;
-use std::time::Duration;
-
-/// A client to register.
-#[derive(Clone, Debug)]
-pub struct NewClient {
-    /// `None`: a random id.
-    pub id: Option<ClientId>,
-    pub name: String,
-    pub auth_method: ClientAuthMethod,
-    pub scope: Scope,
-    pub open_requests_per_user: u32,
-    pub long_poll: Duration,
-}
 
 impl Services {
     /// A new secret: 256 random bits behind a prefix that secret scanners can find.
@@ -30,35 +17,32 @@ impl Services {
         ))
     }
 
-    /// Registers a client. Its secret is returned once and never again; `None` when the id is taken.
-    pub async fn add_client(&self, new: NewClient) -> Result<Option<(Client, Secret)>, StoreError> {
+    /// Registers a client under `id`, or a random one. If it authenticates by a secret, that is returned
+    /// once and never again. `None`: the id is taken.
+    pub async fn add_client(
+        &self,
+        id: Option<ClientId>,
+        registration: Registration,
+    ) -> Result<Option<(Client, Option<Secret>)>, StoreError> {
         let now = self.clock.now();
-        let id = new
-            .id
-            .unwrap_or_else(|| ClientId::new(format!("client-{}", self.random_id())));
-        let secret = self.new_client_secret();
+        let id = id.unwrap_or_else(|| ClientId::new(format!("client-{}", self.random_id())));
+        let secret = match registration.authentication {
+            ClientAuthentication::Secret(_) => Some(self.new_client_secret()),
+            ClientAuthentication::PrivateKeyJwt { .. } => None,
+        };
         let client = Client {
-            secret: self.keys.secret_verifier(&id, &secret),
+            secret: secret
+                .as_ref()
+                .map(|secret| self.keys.secret_verifier(&id, secret)),
             id,
-            name: new.name,
-            auth_method: new.auth_method,
-            scope: new.scope,
-            delivery_mode: DeliveryMode::Poll,
-            open_requests_per_user: new.open_requests_per_user,
-            long_poll: new.long_poll,
+            registration,
             created_at: now,
             locked_at: None,
+            tokens_not_before: None,
         };
-        let payload = json!({
-            "client": client.id,
-            "auth_method": client.auth_method,
-            "scope": client.scope,
-            "delivery_mode": client.delivery_mode,
-        });
-        let added = self
-            .directory
-            .insert_client(&client, self.entry("client.added", now, payload))
-            .await?;
+        let payload = json!({ "client": client.id, "registration": client.registration });
+        let entry = self.entry("client.added", now, payload);
+        let added = self.directory.insert_client(&client, entry).await?;
         Ok(added.then_some((client, secret)))
     }
 

@@ -71,8 +71,9 @@ impl Services {
                 challenge: None,
                 approval: None,
                 auth_req_id: self.open_auth_req_id_of(&facts)?,
+                subject: facts.subject.clone(),
                 delivery_mode: facts.delivery_mode,
-                client_notification_token: None,
+                client_notification_token: self.open_notification_token_of(&facts)?,
                 sender_constraint: None,
             },
         };

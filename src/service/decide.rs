@@ -102,13 +102,13 @@ impl Services {
             sub_ref: self.keys.sub_ref(&facts.user_id),
             display: template.render(
                 sha256_base64url(template.text.as_bytes()),
-                &client.name,
+                &client.registration.name,
                 &facts.scope,
                 facts.binding_message.as_ref(),
             ),
             client: ChallengeClient {
                 id: client.id,
-                name: client.name,
+                name: client.registration.name,
             },
             scope: facts.scope,
             acr: facts.acr,
@@ -211,8 +211,9 @@ impl Services {
                 challenge: Some(answer.challenge.clone()),
                 approval: Some(answer.approval.clone()),
                 auth_req_id: self.open_auth_req_id_of(facts)?,
+                subject: facts.subject.clone(),
                 delivery_mode: facts.delivery_mode,
-                client_notification_token: None,
+                client_notification_token: self.open_notification_token_of(facts)?,
                 sender_constraint: None,
             },
         })
@@ -237,7 +238,7 @@ impl Services {
             )
             .await?;
         let standing = &open.standing;
-        if !standing.user_active || !standing.client_active || standing.device.is_none() {
+        if standing.user.is_none() || !standing.client_active || standing.device.is_none() {
             return Err(DecideError::NotAllowed);
         }
         let payload = json!({

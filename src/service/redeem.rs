@@ -1,18 +1,20 @@
 //! The relying party comes for the result: polls of the token endpoint (CIBA Core 10.1, 11).
 
 use super::authenticate_client::AuthenticatedClient;
+use super::mint::Via;
 use super::{Services, log_id};
 use crate::crypto::auth_req_id::Handle;
 use crate::crypto::jose::{Jws, VerifyingKey};
 use crate::crypto::sha256_base64url;
 use crate::domain::approval::APPROVAL_TYP;
 use crate::domain::challenge::CHALLENGE_TYP;
+use crate::domain::client::{DeliveryMode, Grant};
 use crate::domain::device::PublicKey;
 use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::pacing::Pace;
 use crate::domain::request::State;
 use crate::domain::{
-    Approval, AuthReqId, Challenge, Decision, Outcome, RequestId, Secret, Timestamp,
+    Approval, AuthReqId, Challenge, Client, Decision, Outcome, Partition, RequestId, Secret, Timestamp,
 };
 use crate::failpoint;
 use crate::store::sql::ledger::{IssuedTokens, OpenRedemption, Redemption, UsedApproval};
@@ -37,6 +39,9 @@ pub enum PollError {
     Denied,
     #[error("the request has expired")]
     Expired,
+    /// Its results are pushed (CIBA Core 10.3), or it lacks the grant.
+    #[error("this client may not use the token endpoint for this")]
+    UnauthorizedClient,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -50,6 +55,10 @@ impl Services {
         id: &AuthReqId,
         wait: Option<Duration>,
     ) -> Result<Secret, PollError> {
+        let registration = &client.registration;
+        if !registration.allows(Grant::Ciba) || registration.delivery.mode() == DeliveryMode::Push {
+            return Err(PollError::UnauthorizedClient);
+        }
         let started = self.clock.now();
         let handle = self
             .keys
@@ -70,7 +79,7 @@ impl Services {
             Some((_, Pace::Broken)) => Err(PollError::SlowDown),
             Some((_, Pace::Kept)) => {
                 let wait = wait
-                    .unwrap_or(client.long_poll)
+                    .unwrap_or(client.registration.long_poll)
                     .min(self.policy.max_long_poll);
                 if wait.is_zero() {
                     return Err(PollError::Pending);
@@ -154,17 +163,24 @@ impl Services {
 
     async fn redeem(
         &self,
-        client: &AuthenticatedClient,
+        client: &Client,
         handle: &Handle,
         now: Timestamp,
     ) -> Result<Secret, PollError> {
-        let id = handle.request_id;
+        self.redeem_via(client, handle.request_id, handle.partition, Via::TokenEndpoint, now).await
+    }
+
+    /// Redeems an approval for its client: whoever comes first gets the tokens, nobody after.
+    pub(super) async fn redeem_via(
+        &self,
+        client: &Client,
+        id: RequestId,
+        partition: Partition,
+        via: Via,
+        now: Timestamp,
+    ) -> Result<Secret, PollError> {
         failpoint::hit("redeem.before_ledger");
-        let open = match self
-            .ledger
-            .begin_redemption(id, handle.partition, now)
-            .await?
-        {
+        let open = match self.ledger.begin_redemption(id, partition, now).await? {
             Redemption::Open(open) => open,
             Redemption::Used(used) => {
                 self.project(id, used.kind.into()).await;
@@ -179,56 +195,46 @@ impl Services {
         if open.decided.client_id != client.id {
             return Err(PollError::InvalidGrant);
         }
-        let standing = &open.standing;
-        let device = standing
-            .device
-            .clone()
-            .filter(|_| standing.user_active && standing.client_active);
-        let Some(device) = device else {
+        let standing = open.standing.clone();
+        let (Some(profile), true, Some(device)) =
+            (standing.user, standing.client_active, standing.device)
+        else {
             return self.withdraw(*open, "locked or revoked", now).await;
         };
         let Some(challenge) = self.proven_challenge(&open.decided, &device) else {
-            tracing::error!(
-                request = log_id(id),
-                "the evidence of an approval does not verify"
-            );
+            tracing::error!(request = log_id(id), "the evidence of an approval does not verify");
             return self.withdraw(*open, "evidence does not verify", now).await;
         };
-        self.issue(*open, &challenge, now).await
+        let (tokens, response) =
+            self.mint(&open.decided, &challenge, client, &profile, via, now);
+        failpoint::hit("redeem.after_mint");
+        self.issue(*open, tokens, now).await?;
+        Ok(response)
     }
 
     async fn issue(
         &self,
         open: OpenRedemption,
-        challenge: &Challenge,
+        tokens: IssuedTokens,
         now: Timestamp,
-    ) -> Result<Secret, PollError> {
+    ) -> Result<(), PollError> {
         let id = open.decided.request_id;
-        let minted = self.mint(&open.decided, challenge, now);
-        failpoint::hit("redeem.after_mint");
+        let token_id = tokens.access.token.id.clone();
         let payload = json!({
             "request": id,
             "client": open.decided.client_id,
             "user": open.decided.user_id,
-            "token": minted.token_id,
-            "scope": challenge.scope,
+            "token": token_id,
+            "refresh_family": tokens.access.token.family_id,
+            "scope": tokens.access.token.scope,
         });
-        let keep = !self.policy.redelivery.is_zero();
-        let tokens = IssuedTokens {
-            token_id: minted.token_id.clone(),
-            response: keep.then(|| minted.response.clone()),
-            refresh: None,
-        };
-        match open
-            .issue(&tokens, self.entry("tokens.issued", now, payload))
-            .await
-        {
+        match open.issue(&tokens, self.entry("tokens.issued", now, payload)).await {
             Ok(()) => {}
             Err(StoreError::CommitUnknown(cause)) => {
                 tracing::warn!(request = log_id(id), %cause, "commit of an issuance unknown: reading back");
                 match self.ledger.lookup(id).await? {
-                    Some((_, Some(used))) if used.token_id.as_ref() == Some(&minted.token_id) => {}
-                    Some((_, Some(used))) => return self.used(used, now),
+                    Some((_, Some(used))) if used.token_id.as_ref() == Some(&token_id) => {}
+                    Some((_, Some(used))) => return self.used(used, now).map(drop),
                     _ => return Err(StoreError::Unavailable(cause).into()),
                 }
             }
@@ -237,7 +243,7 @@ impl Services {
         tracing::info!(request = log_id(id), "tokens issued");
         self.project(id, State::Redeemed).await;
         failpoint::hit("redeem.after_projection");
-        Ok(minted.response)
+        Ok(())
     }
 
     async fn withdraw(
@@ -333,6 +339,7 @@ pub const fn poll_label(answer: &Result<Secret, PollError>) -> &'static str {
         Err(PollError::SlowDown) => "slow_down",
         Err(PollError::Denied) => "access_denied",
         Err(PollError::Expired) => "expired_token",
+        Err(PollError::UnauthorizedClient) => "unauthorized_client",
         Err(PollError::Store(_)) => "error",
     }
 }

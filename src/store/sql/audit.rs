@@ -103,6 +103,21 @@ pub(super) async fn append(
     Ok(())
 }
 
+/// Ends a transaction: with its audit row when it changed something, else as if it had never begun.
+pub(super) async fn commit_if_changed(
+    mut tx: Tx,
+    head: TakenHead,
+    entry: AuditEntry,
+    changed: u64,
+) -> Result<bool, StoreError> {
+    if changed == 0 {
+        return Ok(false);
+    }
+    append(&mut tx, head, entry).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
 /// Reads the audit and signs off its length.
 #[derive(Clone, Debug)]
 pub struct AuditLog {

@@ -1,18 +1,17 @@
 //! The Directory: clients, people, devices and enrolments.
 
-use super::audit::{self, AuditEntry, SYSTEM_PARTITION, chain_of};
-use super::db::{Db, Tx};
+use super::audit::{self, AuditEntry, SYSTEM_PARTITION, chain_of, commit_if_changed};
+use super::db::Db;
 use super::row::Located;
 use crate::crypto::{KeyRing, base64url};
 use crate::domain::client::{Client, SecretVerifier};
 use crate::domain::device::{Device, DeviceDescription, DeviceState, PublicKey};
 use crate::domain::enrolment::{Enrolment, MAX_TRIES};
 use crate::domain::user::{Login, User};
-use crate::domain::{ClientId, DeviceId, Partition, Scope, Secret, Timestamp, UserId};
+use crate::domain::{ClientId, DeviceId, Partition, Secret, Timestamp, UserId};
 use crate::store::StoreError;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
-use std::time::Duration;
 
 #[derive(Clone)]
 pub struct Directory {
@@ -39,6 +38,14 @@ pub struct StoredEnrolment {
     pub enrolment: Enrolment,
 }
 
+/// A person's user code.
+#[derive(Clone, Debug, Default)]
+pub struct StoredUserCode {
+    /// argon2id, as a PHC string; `None`: the person has no code.
+    pub hash: Option<String>,
+    pub blocked_until: Option<Timestamp>,
+}
+
 /// What came of binding a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -52,8 +59,8 @@ pub enum Bound {
 macro_rules! select {
     (clients $rest:literal) => {
         concat!(
-            "SELECT id, name, auth_method, secret_key_version, secret_mac, scope, delivery_mode, \
-             open_requests_per_user, long_poll_ms, created_at, locked_at FROM clients ",
+            "SELECT id, secret_key_version, secret_mac, registration, created_at, locked_at, \
+             tokens_not_before FROM clients ",
             $rest
         )
     };
@@ -88,19 +95,18 @@ impl Directory {
         let mut tx = self.db.begin().await?;
         let head = audit::take_head(&mut tx, SYSTEM_PARTITION).await?;
         let done = sqlx::query(
-            "INSERT INTO clients (id, name, auth_method, secret_key_version, secret_mac, scope, \
-             delivery_mode, open_requests_per_user, long_poll_ms, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO clients (id, secret_key_version, secret_mac, registration, created_at) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING",
         )
         .bind(client.id.as_str())
-        .bind(&client.name)
-        .bind(client.auth_method.as_str())
-        .bind(i64::from(client.secret.key_version))
-        .bind(base64url(&client.secret.mac))
-        .bind(client.scope.to_string())
-        .bind(client.delivery_mode.as_str())
-        .bind(i64::from(client.open_requests_per_user))
-        .bind(i64::try_from(client.long_poll.as_millis()).unwrap_or(i64::MAX))
+        .bind(
+            client
+                .secret
+                .as_ref()
+                .map(|secret| i64::from(secret.key_version)),
+        )
+        .bind(client.secret.as_ref().map(|secret| base64url(&secret.mac)))
+        .bind(serde_json::to_string(&client.registration).expect("a registration serialises"))
         .bind(client.created_at.millis())
         .execute(&mut *tx)
         .await?;
@@ -159,6 +165,23 @@ impl Directory {
                 .bind(now.millis())
                 .execute(&mut *tx)
                 .await?;
+        commit_if_changed(tx, head, entry, done.rows_affected()).await
+    }
+
+    /// Ends every token a client got before now; false when there is no such client.
+    pub async fn revoke_client_tokens(
+        &self,
+        id: &ClientId,
+        now: Timestamp,
+        entry: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let head = audit::take_head(&mut tx, SYSTEM_PARTITION).await?;
+        let done = sqlx::query("UPDATE clients SET tokens_not_before = $2 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(now.millis())
+            .execute(&mut *tx)
+            .await?;
         commit_if_changed(tx, head, entry, done.rows_affected()).await
     }
 
@@ -224,6 +247,161 @@ impl Directory {
                 .execute(&mut *tx)
                 .await?;
         commit_if_changed(tx, head, entry, done.rows_affected()).await
+    }
+
+    /// Ends every token that was issued for a person before now.
+    pub async fn revoke_user_tokens(
+        &self,
+        user: &User,
+        now: Timestamp,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.db.begin().await?;
+        let head = audit::take_head(&mut tx, chain_of(user.partition)).await?;
+        let done = sqlx::query("UPDATE users SET tokens_not_before = $2 WHERE id = $1")
+            .bind(user.id.as_str())
+            .bind(now.millis())
+            .execute(&mut *tx)
+            .await?;
+        commit_if_changed(tx, head, entry, done.rows_affected())
+            .await
+            .map(drop)
+    }
+
+    /// The `sub` a sector knows a person by: `candidate`, unless the sector has one already.
+    pub async fn pairwise_subject(
+        &self,
+        sector: &str,
+        user: &UserId,
+        candidate: &str,
+    ) -> Result<String, StoreError> {
+        let mut tx = self.db.begin().await?;
+        sqlx::query(
+            "INSERT INTO pairwise_subjects (sub, sector, user_id) VALUES ($1, $2, $3) \
+             ON CONFLICT (sector, user_id) DO NOTHING",
+        )
+        .bind(candidate)
+        .bind(sector)
+        .bind(user.as_str())
+        .execute(&mut *tx)
+        .await?;
+        let rows =
+            sqlx::query("SELECT sub FROM pairwise_subjects WHERE sector = $1 AND user_id = $2")
+                .bind(sector)
+                .bind(user.as_str())
+                .fetch_all(&mut *tx)
+                .await?;
+        let missing = || StoreError::Corrupt {
+            table: "pairwise_subjects",
+            row: user.to_string(),
+            what: "conflicts but is not there",
+        };
+        let sub = Located::new(
+            rows.first().ok_or_else(missing)?,
+            "pairwise_subjects",
+            "sub",
+        )
+        .text("sub")?;
+        tx.commit().await?;
+        Ok(sub)
+    }
+
+    /// The person behind a pairwise `sub` of a sector.
+    pub async fn user_of_subject(
+        &self,
+        sector: &str,
+        sub: &str,
+    ) -> Result<Option<UserId>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows =
+            sqlx::query("SELECT user_id FROM pairwise_subjects WHERE sub = $1 AND sector = $2")
+                .bind(sub)
+                .bind(sector)
+                .fetch_all(&mut *reader)
+                .await?;
+        rows.first()
+            .map(|row| Located::new(row, "pairwise_subjects", "user_id").text("user_id"))
+            .transpose()
+            .map(|id| id.map(UserId::new))
+    }
+
+    // User codes
+
+    /// A person's user code, as it is stored.
+    pub async fn user_code(&self, user: &UserId) -> Result<StoredUserCode, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows =
+            sqlx::query("SELECT id, user_code, user_code_blocked_until FROM users WHERE id = $1")
+                .bind(user.as_str())
+                .fetch_all(&mut *reader)
+                .await?;
+        let Some(row) = rows.first() else {
+            return Ok(StoredUserCode::default());
+        };
+        let row = Located::new(row, "users", "id");
+        Ok(StoredUserCode {
+            hash: row.optional_text("user_code")?,
+            blocked_until: row.optional_time("user_code_blocked_until")?,
+        })
+    }
+
+    /// Sets or removes a person's user code; the count of failures begins anew.
+    pub async fn set_user_code(
+        &self,
+        user: &User,
+        hash: Option<&str>,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.db.begin().await?;
+        let head = audit::take_head(&mut tx, chain_of(user.partition)).await?;
+        let done = sqlx::query(
+            "UPDATE users SET user_code = $2, user_code_failures = 0, user_code_blocked_until = NULL \
+             WHERE id = $1",
+        )
+        .bind(user.id.as_str())
+        .bind(hash)
+        .execute(&mut *tx)
+        .await?;
+        commit_if_changed(tx, head, entry, done.rows_affected())
+            .await
+            .map(drop)
+    }
+
+    /// Counts a try at a user code before it is checked, so that many at once cannot slip through:
+    /// after `limit` in a row without a success, tries are blocked until `blocked_until`. False: blocked.
+    pub async fn count_user_code_try(
+        &self,
+        user: &UserId,
+        limit: u32,
+        now: Timestamp,
+        blocked_until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut writer = self.db.writer().await?;
+        let done = sqlx::query(
+            "UPDATE users SET user_code_blocked_until = \
+             CASE WHEN user_code_failures + 1 >= $2 THEN $4 ELSE NULL END, user_code_failures = \
+             CASE WHEN user_code_failures + 1 >= $2 THEN 0 ELSE user_code_failures + 1 END \
+             WHERE id = $1 AND (user_code_blocked_until IS NULL OR user_code_blocked_until <= $3)",
+        )
+        .bind(user.as_str())
+        .bind(i64::from(limit))
+        .bind(now.millis())
+        .bind(blocked_until.millis())
+        .execute(&mut *writer)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// A right user code: the count begins anew.
+    pub async fn clear_user_code_tries(&self, user: &UserId) -> Result<(), StoreError> {
+        let mut writer = self.db.writer().await?;
+        sqlx::query(
+            "UPDATE users SET user_code_failures = 0, user_code_blocked_until = NULL WHERE id = $1",
+        )
+        .bind(user.as_str())
+        .execute(&mut *writer)
+        .await?;
+        Ok(())
     }
 
     // Enrolments
@@ -458,21 +636,6 @@ impl Directory {
     }
 }
 
-/// Ends a transaction: with its audit row when it changed something, else as if it had never begun.
-async fn commit_if_changed(
-    mut tx: Tx,
-    head: audit::TakenHead,
-    entry: AuditEntry,
-    changed: u64,
-) -> Result<bool, StoreError> {
-    if changed == 0 {
-        return Ok(false);
-    }
-    audit::append(&mut tx, head, entry).await?;
-    tx.commit().await?;
-    Ok(true)
-}
-
 fn push_target_context(id: &DeviceId) -> String {
     format!("devices|{id}|push_target")
 }
@@ -484,20 +647,20 @@ pub(super) fn read_key(text: &str) -> Option<PublicKey> {
 
 fn client(row: &AnyRow) -> Result<Client, StoreError> {
     let row = Located::new(row, "clients", "id");
-    Ok(Client {
-        id: ClientId::new(row.text("id")?),
-        name: row.text("name")?,
-        auth_method: row.parse("auth_method")?,
-        secret: SecretVerifier {
+    let secret = match row.optional_text("secret_mac")? {
+        None => None,
+        Some(_) => Some(SecretVerifier {
             key_version: row.small("secret_key_version")?,
             mac: row.bytes32("secret_mac")?,
-        },
-        scope: row.parse_with("scope", |text| Scope::parse(text).ok())?,
-        delivery_mode: row.parse("delivery_mode")?,
-        open_requests_per_user: row.small("open_requests_per_user")?,
-        long_poll: Duration::from_millis(row.small("long_poll_ms")?),
+        }),
+    };
+    Ok(Client {
+        id: ClientId::new(row.text("id")?),
+        secret,
+        registration: row.parse_with("registration", |text| serde_json::from_str(text).ok())?,
         created_at: row.time("created_at")?,
         locked_at: row.optional_time("locked_at")?,
+        tokens_not_before: row.optional_time("tokens_not_before")?,
     })
 }
 

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Jobs that are created together with a pending request.
 pub const PENDING_QUEUE: &str = "pending";
 
+/// Jobs that are created together with an outcome.
+pub const LEDGER_QUEUE: &str = "ledger";
+
 /// How much of an error is kept, in bytes.
 const ERROR_LEN: usize = 500;
 

@@ -8,13 +8,16 @@
 use super::audit::{self, AuditEntry, TakenHead, chain_of};
 use super::db::{Db, Tx};
 use super::directory::read_key;
+use super::jobs::{self, LEDGER_QUEUE};
 use super::row::Located;
+use super::tokens::{NewAccessToken, insert_access_token, insert_family, insert_refresh_token};
 use crate::crypto::KeyRing;
 use crate::domain::device::{DeviceState, PublicKey};
 use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::request::{State, redeemable_until};
+use crate::domain::token::RefreshFamily;
 use crate::domain::{
-    ClientId, DeviceId, Outcome, Partition, RequestId, Scope, Secret, Timestamp, UserId,
+    ClientId, DeviceId, Job, Outcome, Partition, RequestId, Secret, Timestamp, UserId,
 };
 use crate::failpoint;
 use crate::store::StoreError;
@@ -31,10 +34,18 @@ pub struct Ledger {
 /// How the parties stand at the moment of a decision or redemption, read inside its transaction.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    pub user_active: bool,
+    /// The person's profile, if they are not locked.
+    pub user: Option<Profile>,
     pub client_active: bool,
     /// The device's key, if it is an active device of this very person.
     pub device: Option<PublicKey>,
+}
+
+/// What an ID Token may say about a person.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub login: String,
+    pub name: Option<String>,
 }
 
 /// Whether a decision was the first.
@@ -72,9 +83,8 @@ pub enum Redemption {
 /// Tokens that were issued, as far as the Ledger keeps them.
 #[derive(Clone, Debug)]
 pub struct IssuedTokens {
-    /// The `jti` of the access token.
-    pub token_id: String,
-    /// The response, to be kept sealed for redelivery.
+    pub access: NewAccessToken,
+    /// The response, to be kept sealed: for redelivery, or until it is delivered.
     pub response: Option<Secret>,
     pub refresh: Option<NewRefreshFamily>,
 }
@@ -82,10 +92,8 @@ pub struct IssuedTokens {
 /// The first refresh token of an issuance.
 #[derive(Clone, Debug)]
 pub struct NewRefreshFamily {
-    pub id: String,
+    pub family: RefreshFamily,
     pub token_hash: String,
-    pub scope: Scope,
-    pub expires_at: Timestamp,
 }
 
 impl Ledger {
@@ -213,11 +221,59 @@ impl Ledger {
             .collect()
     }
 
-    /// Erases responses that may no longer be sent again. Returns how many.
+    /// Erases a response that has been delivered.
+    pub async fn erase_response(&self, id: RequestId) -> Result<(), StoreError> {
+        let mut writer = self.db.writer().await?;
+        sqlx::query("UPDATE issuances SET response = NULL WHERE request_id = $1")
+            .bind(id.to_string())
+            .execute(&mut *writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Gives up a set of tokens that could not be delivered: erased and revoked in one transaction.
+    /// False: there is nothing left to give up.
+    pub async fn give_up_tokens(
+        &self,
+        id: RequestId,
+        partition: Partition,
+        now: Timestamp,
+        entry: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
+        let erased = sqlx::query(
+            "UPDATE issuances SET response = NULL WHERE request_id = $1 AND response IS NOT NULL",
+        )
+        .bind(id.to_string())
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "UPDATE access_tokens SET revoked_at = $2 WHERE revoked_at IS NULL AND jti IN \
+             (SELECT token_id FROM issuances WHERE request_id = $1)",
+        )
+        .bind(id.to_string())
+        .bind(now.millis())
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "UPDATE refresh_families SET revoked_at = $2 WHERE revoked_at IS NULL AND request_id = $1",
+        )
+        .bind(id.to_string())
+        .bind(now.millis())
+        .execute(&mut *tx)
+        .await?;
+        audit::commit_if_changed(tx, head, entry, erased.rows_affected()).await
+    }
+
+    /// Erases responses that may no longer be sent again; those still to be pushed stay. Returns how
+    /// many.
     pub async fn erase_responses(&self, issued_before: Timestamp) -> Result<u64, StoreError> {
         let mut writer = self.db.writer().await?;
         let done = sqlx::query(
-            "UPDATE issuances SET response = NULL WHERE response IS NOT NULL AND issued_at <= $1",
+            "UPDATE issuances SET response = NULL WHERE response IS NOT NULL AND issued_at <= $1 \
+             AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = 'ledger' AND dead_at IS NULL \
+             AND id = 'notify_client:' || issuances.request_id)",
         )
         .bind(issued_before.millis())
         .execute(&mut *writer)
@@ -274,6 +330,9 @@ impl OpenDecision {
             };
             return winner.map(Box::new).map(Recorded::Lost).ok_or_else(missing);
         }
+        if let Some(job) = Job::notify_client(decided) {
+            jobs::insert(&mut self.tx, LEDGER_QUEUE, &job, decided.decided_at).await?;
+        }
         audit::append(&mut self.tx, self.head, entry).await?;
         failpoint::hit("decide.before_commit");
         self.tx.commit().await?;
@@ -310,32 +369,19 @@ impl OpenRedemption {
         });
         sqlx::query("UPDATE issuances SET token_id = $2, response = $3 WHERE request_id = $1")
             .bind(id.to_string())
-            .bind(&tokens.token_id)
+            .bind(&tokens.access.token.id)
             .bind(response)
             .execute(&mut *self.tx)
             .await?;
-        if let Some(family) = &tokens.refresh {
-            sqlx::query(
-                "INSERT INTO refresh_families (id, request_id, client_id, user_id, device_id, scope, \
-                 created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        insert_access_token(&mut self.tx, &tokens.access).await?;
+        if let Some(refresh) = &tokens.refresh {
+            insert_family(&mut self.tx, &refresh.family, &id.to_string()).await?;
+            insert_refresh_token(
+                &mut self.tx,
+                &refresh.token_hash,
+                &refresh.family.id,
+                self.now,
             )
-            .bind(&family.id)
-            .bind(id.to_string())
-            .bind(self.decided.client_id.as_str())
-            .bind(self.decided.user_id.as_str())
-            .bind(self.decided.device_id.as_ref().map(DeviceId::as_str))
-            .bind(family.scope.to_string())
-            .bind(self.now.millis())
-            .bind(family.expires_at.millis())
-            .execute(&mut *self.tx)
-            .await?;
-            sqlx::query(
-                "INSERT INTO refresh_tokens (token_hash, family_id, created_at) VALUES ($1, $2, $3)",
-            )
-            .bind(&family.token_hash)
-            .bind(&family.id)
-            .bind(self.now.millis())
-            .execute(&mut *self.tx)
             .await?;
         }
         self.finish(entry).await
@@ -363,14 +409,15 @@ impl OpenRedemption {
     }
 }
 
-async fn standing(
+pub(super) async fn standing(
     connection: &mut AnyConnection,
     user: &UserId,
     client: &ClientId,
     device: Option<&DeviceId>,
 ) -> Result<Standing, StoreError> {
     let rows = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM users WHERE id = $1 AND locked_at IS NULL) AS users, \
+        "SELECT (SELECT login FROM users WHERE id = $1 AND locked_at IS NULL) AS login, \
+         (SELECT name FROM users WHERE id = $1) AS name, \
          (SELECT COUNT(*) FROM clients WHERE id = $2 AND locked_at IS NULL) AS clients, \
          (SELECT public_jwk FROM devices WHERE id = $3 AND user_id = $1 AND state = $4) AS device",
     )
@@ -390,8 +437,9 @@ async fn standing(
         None => None,
         Some(text) => Some(read_key(&text).ok_or_else(|| row.corrupt("public_jwk"))?),
     };
+    let name = row.optional_text("name")?;
     Ok(Standing {
-        user_active: row.number("users")? == 1,
+        user: row.optional_text("login")?.map(|login| Profile { login, name }),
         client_active: row.number("clients")? == 1,
         device,
     })

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod pending;
 pub mod replay;
 mod row;
+pub mod tokens;
 
 pub use audit::{AuditEntry, AuditLog};
 pub use db::{Db, OpenError};
@@ -21,3 +22,4 @@ pub use jobs::SqlJobQueue;
 pub use ledger::Ledger;
 pub use pending::SqlPendingRequests;
 pub use replay::SqlReplayCache;
+pub use tokens::TokenStore;

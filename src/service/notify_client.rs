@@ -1,0 +1,275 @@
+//! Tells a client how its request was decided: by ping (CIBA Core 10.2) or by push (10.3, 12).
+
+use super::mint::Via;
+use super::redeem::PollError;
+use super::{Services, log_id};
+use crate::domain::client::{Client, Delivery};
+use crate::domain::outcome::{DecidedRequest, Issuance};
+use crate::domain::request::State;
+use crate::domain::{ClientId, Outcome, Partition, RequestId, Timestamp};
+use crate::outbound::{OutboundError, OutboundRequest};
+use crate::store::StoreError;
+use crate::store::sql::ledger::UsedApproval;
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Deliveries to one client at a time: a slow one must not take all hands.
+const PER_CLIENT: u32 = 4;
+/// Failures in a row after which a client is left alone for a while.
+const BREAK_AFTER: u32 = 5;
+/// How long it is left alone; then one delivery tries.
+const BREAK_FOR: Duration = Duration::from_secs(10);
+
+/// What came of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// The client has it, or nothing is left to tell.
+    Done,
+    /// Worth another try.
+    Retry { reason: String },
+    /// The client refused for good.
+    Refused { reason: String },
+}
+
+impl Services {
+    /// Sends what there is to say about a decided request.
+    pub async fn notify_client(
+        &self,
+        id: RequestId,
+        partition: Partition,
+    ) -> Result<Delivered, StoreError> {
+        let Some((decided, used)) = self.ledger.lookup(id).await? else {
+            return Ok(Delivered::Done);
+        };
+        let Some(client) = self.directory.client(&decided.client_id).await? else {
+            return Ok(Delivered::Done);
+        };
+        // A pinged client comes at once: the projection must know before it does.
+        let state = used.as_ref().map_or_else(|| decided.outcome.into(), |used| used.kind.into());
+        self.project(id, state).await;
+        match client.registration.delivery.clone() {
+            Delivery::Poll => Ok(Delivered::Done),
+            Delivery::Ping { endpoint } => {
+                let body = json!({ "auth_req_id": decided.evidence.auth_req_id }).to_string();
+                self.deliver(&client, &endpoint, &decided, body).await
+            }
+            Delivery::Push { endpoint } => {
+                let now = self.clock.now();
+                match self.pushed_body(&client, &decided, used, partition, now).await? {
+                    None => Ok(Delivered::Done),
+                    Some(body) => {
+                        let delivered = self.deliver(&client, &endpoint, &decided, body).await?;
+                        if delivered == Delivered::Done {
+                            self.ledger.erase_response(id).await?;
+                        }
+                        Ok(delivered)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last attempt failed: tokens that nobody received must not live on.
+    pub async fn give_up_on_client(
+        &self,
+        id: RequestId,
+        partition: Partition,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let payload = json!({ "request": id, "reason": reason });
+        let entry = self.entry("tokens.undelivered", now, payload);
+        if self.ledger.give_up_tokens(id, partition, now, entry).await? {
+            tracing::warn!(request = log_id(id), reason, "tokens could not be delivered and are revoked");
+        }
+        Ok(())
+    }
+
+    /// What a push says: tokens, made once and kept until they are delivered, or an error (CIBA
+    /// Core 12). `None`: it was delivered or given up before.
+    async fn pushed_body(
+        &self,
+        client: &Client,
+        decided: &DecidedRequest,
+        used: Option<UsedApproval>,
+        partition: Partition,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError> {
+        let error = |code: &str, description: &str| {
+            let body = json!({
+                "error": code,
+                "error_description": description,
+                "auth_req_id": decided.evidence.auth_req_id,
+            });
+            Ok(Some(body.to_string()))
+        };
+        if decided.outcome != Outcome::Approved {
+            return error("access_denied", "the request was not approved");
+        }
+        match used {
+            Some(used) if used.kind == Issuance::Voided => {
+                error("transaction_failed", "the approval was withdrawn")
+            }
+            Some(used) => Ok(used.response.map(|response| response.expose().to_owned())),
+            None => {
+                match self.redeem_via(client, decided.request_id, partition, Via::Push, now).await {
+                    Ok(response) => Ok(Some(response.expose().to_owned())),
+                    Err(PollError::Store(error)) => Err(error),
+                    Err(PollError::Expired) => error("expired_token", "the request has expired"),
+                    Err(_) => error("transaction_failed", "the approval was withdrawn"),
+                }
+            }
+        }
+    }
+
+    async fn deliver(
+        &self,
+        client: &Client,
+        endpoint: &str,
+        decided: &DecidedRequest,
+        body: String,
+    ) -> Result<Delivered, StoreError> {
+        let Some(token) = &decided.evidence.client_notification_token else {
+            return Ok(Delivered::Refused { reason: "no client_notification_token".into() });
+        };
+        let Some(_turn) = self.notified.take_turn(&client.id, self.clock.now()) else {
+            return Ok(Delivered::Retry { reason: "the client is busy or left alone".into() });
+        };
+        let bearer = format!("Bearer {token}");
+        let sent = self
+            .outbound
+            .send(OutboundRequest {
+                method: "POST",
+                url: endpoint,
+                headers: &[
+                    ("authorization", bearer.as_str()),
+                    ("content-type", "application/json"),
+                ],
+                body: body.into_bytes(),
+            })
+            .await;
+        let delivered = judge(sent.map(|response| response.status));
+        let failed = matches!(delivered, Delivered::Retry { .. });
+        self.notified.settle(&client.id, failed, self.clock.now());
+        let label = match &delivered {
+            Delivered::Done => "done",
+            Delivered::Retry { .. } => "retry",
+            Delivered::Refused { .. } => "refused",
+        };
+        let mode = client.registration.delivery.mode();
+        tracing::info!(
+            request = log_id(decided.request_id),
+            client = %client.id,
+            %mode,
+            outcome = label,
+            "client notified"
+        );
+        metrics::counter!("assent_notifications_total", "mode" => mode.as_str(), "outcome" => label)
+            .increment(1);
+        Ok(delivered)
+    }
+}
+
+/// 200 and 204 are success, whatever the body; a redirect is never followed; of the client errors only
+/// those that say "later" are worth another try (CIBA Core 10.2).
+fn judge(sent: Result<u16, OutboundError>) -> Delivered {
+    match sent {
+        Ok(200 | 204) => Delivered::Done,
+        Ok(status @ (408 | 429 | 500..=599)) => {
+            Delivered::Retry { reason: format!("the endpoint answered {status}") }
+        }
+        Ok(status) => Delivered::Refused { reason: format!("the endpoint answered {status}") },
+        Err(error) if error.is_retryable() => Delivered::Retry { reason: error.to_string() },
+        Err(error) => Delivered::Refused { reason: error.to_string() },
+    }
+}
+
+/// Who is being notified, and who is left alone for a while.
+#[derive(Debug, Default)]
+pub(super) struct NotifiedClients(Mutex<HashMap<ClientId, Health>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    in_flight: u32,
+    failures: u32,
+    closed_until: Option<Timestamp>,
+}
+
+/// A delivery in progress; its place is freed when it is dropped.
+struct Turn<'a> {
+    clients: &'a NotifiedClients,
+    client: ClientId,
+}
+
+impl NotifiedClients {
+    fn take_turn(&self, client: &ClientId, now: Timestamp) -> Option<Turn<'_>> {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = table.entry(client.clone()).or_default();
+        let probing = health.failures >= BREAK_AFTER;
+        if health.closed_until.is_some_and(|until| now < until)
+            || health.in_flight >= if probing { 1 } else { PER_CLIENT }
+        {
+            return None;
+        }
+        health.in_flight += 1;
+        drop(table);
+        Some(Turn { clients: self, client: client.clone() })
+    }
+
+    fn settle(&self, client: &ClientId, failed: bool, now: Timestamp) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(health) = table.get_mut(client) else { return };
+        health.failures = if failed { health.failures + 1 } else { 0 };
+        health.closed_until = (health.failures >= BREAK_AFTER).then(|| now.plus(BREAK_FOR));
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut table = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = table.get_mut(&self.client) {
+            health.in_flight -= 1;
+            if health.in_flight == 0 && health.failures == 0 {
+                table.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_fails_is_left_alone_and_then_tried_by_one() {
+        let clients = NotifiedClients::default();
+        let client = ClientId::new("slow");
+        let at = Timestamp::from_secs;
+        let turns: Vec<_> = (0..4).map(|_| clients.take_turn(&client, at(0)).unwrap()).collect();
+        assert!(clients.take_turn(&client, at(0)).is_none(), "no more than four at a time");
+        assert!(clients.take_turn(&ClientId::new("other"), at(0)).is_some());
+        drop(turns);
+        for _ in 0..5 {
+            let _turn = clients.take_turn(&client, at(0)).unwrap();
+            clients.settle(&client, true, at(0));
+        }
+        assert!(clients.take_turn(&client, at(9)).is_none());
+        let probe = clients.take_turn(&client, at(10)).unwrap();
+        assert!(clients.take_turn(&client, at(10)).is_none(), "one probe at a time");
+        clients.settle(&client, false, at(10));
+        drop(probe);
+        assert!(clients.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn each_answer_has_its_meaning() {
+        let retried = |status| matches!(judge(Ok(status)), Delivered::Retry { .. });
+        assert_eq!((judge(Ok(200)), judge(Ok(204))), (Delivered::Done, Delivered::Done));
+        assert!(retried(500) && retried(503) && retried(408) && retried(429));
+        for status in [201, 301, 302, 307, 400, 401, 403, 404, 410] {
+            assert!(matches!(judge(Ok(status)), Delivered::Refused { .. }), "{status}");
+        }
+    }
+}

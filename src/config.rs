@@ -282,7 +282,9 @@ fn read(key: &'static str, path: &str) -> Result<String, ConfigError> {
 /// What an issuer must be (RFC 8414 2, OpenID Connect Discovery 3).
 fn issuer_problem(issuer: &str, mode: Mode) -> Option<&'static str> {
     if issuer.is_empty() {
-        return Some("is empty; set it to the https URL that clients know this server by");
+        return Some(
+            "is empty; set it, or ASSENT_SERVER__ISSUER, to the https URL that clients know this server by",
+        );
     }
     let Ok(url) = url::Url::parse(issuer) else {
         return Some("is not a URL");

@@ -2,16 +2,19 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Mode};
+use crate::crypto::client_keys::ClientKeySet;
 use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::http::{self, Readiness};
+use crate::outbound::{Outbound, OutboundPolicy};
 use crate::push::{PushRecorder, PushSender};
+use crate::service::hints::HintIssuer;
 use crate::service::{Parts, Policy, Services};
 use crate::shutdown::Shutdown;
-use crate::store::sql::jobs::PENDING_QUEUE;
+use crate::store::sql::jobs::{LEDGER_QUEUE, PENDING_QUEUE};
 use crate::store::sql::{
     AuditEntry, AuditLog, Db, Directory, Ledger, SqlJobQueue, SqlPendingRequests, SqlReplayCache,
-    keys,
+    TokenStore, keys,
 };
 use crate::telemetry;
 use crate::worker::{self, Worker};
@@ -54,8 +57,8 @@ impl World {
 /// The use cases on their stores, without listeners: enough for the command line.
 pub struct Core {
     pub services: Arc<Services>,
-    /// Works off the pending store's jobs.
-    pub worker: Worker,
+    /// One for the pending store's jobs, one for the Ledger's.
+    pub workers: [Worker; 2],
     pub shutdown: Shutdown,
     pub db: Db,
 }
@@ -67,23 +70,30 @@ impl Core {
         let keys = Arc::new(open_key_ring(config, &db, &world).await?);
         let shutdown = Shutdown::default();
         let services = Arc::new(Services::new(Parts {
-            policy: policy(config),
+            policy: policy(config)?,
             directory: Directory::new(db.clone(), keys.clone()),
             ledger: Ledger::new(db.clone(), keys.clone()),
+            tokens: TokenStore::new(db.clone(), keys.clone()),
             audit_log: AuditLog::new(db.clone()),
             pending: Arc::new(SqlPendingRequests::new(db.clone(), config.ciba.interval)),
             replays: Arc::new(SqlReplayCache::new(db.clone())),
             push: world.push,
+            outbound: outbound(config)?,
             keys,
             clock: world.clock,
             entropy: world.entropy,
             draining: shutdown.draining.clone(),
         }));
-        let queue = Arc::new(SqlJobQueue::new(db.clone(), PENDING_QUEUE));
-        let worker = Worker::new(services.clone(), queue);
+        let worker = |queue| {
+            Worker::new(
+                services.clone(),
+                Arc::new(SqlJobQueue::new(db.clone(), queue)),
+            )
+        };
+        let workers = [worker(PENDING_QUEUE), worker(LEDGER_QUEUE)];
         Ok(Self {
             services,
-            worker,
+            workers,
             shutdown,
             db,
         })
@@ -144,11 +154,12 @@ impl Server {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             workers => workers,
         };
+        let cancel_endpoint = config.ciba.cancel_endpoint;
         let public = HttpServer::new(move || {
             App::new()
                 .app_data(services.clone())
                 .wrap(from_fn(http::observe))
-                .configure(http::public)
+                .configure(|config| http::public(config, cancel_endpoint))
         })
         .workers(workers)
         // A client that hangs up has its request dropped: nothing is redeemed for nobody.
@@ -198,12 +209,14 @@ impl Server {
     pub fn start_background(&self) {
         let Core {
             services,
-            worker,
+            workers,
             shutdown,
             ..
         } = &self.core;
         let stop = shutdown.draining.clone();
-        shutdown.spawn(worker.clone().run(stop.clone(), shutdown.tasks.clone()));
+        for worker in workers {
+            shutdown.spawn(worker.clone().run(stop.clone(), shutdown.tasks.clone()));
+        }
         shutdown.spawn(worker::housekeeping(services.clone(), stop));
     }
 
@@ -285,8 +298,8 @@ impl Readiness for Probe {
     }
 }
 
-fn policy(config: &Config) -> Policy {
-    Policy {
+fn policy(config: &Config) -> anyhow::Result<Policy> {
+    Ok(Policy {
         issuer: config.server.issuer.clone(),
         default_expiry: config.ciba.default_expiry,
         max_expiry: config.ciba.max_expiry,
@@ -300,7 +313,61 @@ fn policy(config: &Config) -> Policy {
         enrolment_lifetime: config.devices.enrolment_lifetime,
         confirm_devices: config.devices.confirm,
         client_cache: config.clients.cache,
-    }
+        refresh_token_lifetime: config.tokens.refresh_token_lifetime,
+        refresh_grace: config.tokens.refresh_grace,
+        id_token_hint_lifetime: config.ciba.id_token_hint_lifetime,
+        hint_issuers: hint_issuers(config)?,
+        cancel_endpoint: config.ciba.cancel_endpoint,
+    })
+}
+
+fn hint_issuers(config: &Config) -> anyhow::Result<Vec<HintIssuer>> {
+    let read = |issuer: &crate::config::HintIssuer| {
+        let file = &issuer.jwks_file;
+        let text = std::fs::read(file)
+            .with_context(|| format!("ciba.hint_issuers: cannot read {file}"))?;
+        let keys = ClientKeySet::parse(&text).with_context(|| {
+            format!("ciba.hint_issuers: {file} is not a JWK set of public keys")
+        })?;
+        Ok(HintIssuer {
+            issuer: issuer.issuer.clone(),
+            keys,
+        })
+    };
+    config.ciba.hint_issuers.iter().map(read).collect()
+}
+
+/// Calls to others: strict, but for loopback in dev mode.
+fn outbound(config: &Config) -> anyhow::Result<Outbound> {
+    let settings = &config.outbound;
+    let extra_roots = match settings.extra_roots_file.as_str() {
+        "" => Vec::new(),
+        file => {
+            use rustls::pki_types::CertificateDer;
+            use rustls::pki_types::pem::PemObject as _;
+            let unreadable =
+                || format!("outbound.extra_roots_file: cannot read certificates from {file}");
+            let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
+                .with_context(unreadable)?
+                .collect();
+            certificates
+                .with_context(unreadable)?
+                .iter()
+                .map(|der| der.to_vec())
+                .collect()
+        }
+    };
+    let networks: Result<Vec<_>, _> = settings
+        .internal_networks
+        .iter()
+        .map(|network| network.parse())
+        .collect();
+    Ok(Outbound::new(OutboundPolicy {
+        allow_loopback_http: config.server.mode == Mode::Dev,
+        extra_roots,
+        allowed_ports: settings.allowed_ports.clone(),
+        internal_networks: networks.context("outbound.internal_networks")?,
+    })?)
 }
 
 /// Reads the key ring, after making the keys that a new database lacks.

@@ -20,6 +20,7 @@ pub struct Config {
     pub tokens: Tokens,
     pub devices: Devices,
     pub clients: Clients,
+    pub outbound: Outbound,
     pub log: Log,
 }
 
@@ -84,6 +85,27 @@ pub struct Ciba {
     pub held_polls_per_client: u32,
     #[serde(with = "humantime_serde")]
     pub redelivery: Duration,
+    pub cancel_endpoint: bool,
+    #[serde(with = "humantime_serde")]
+    pub id_token_hint_lifetime: Duration,
+    #[serde(default)]
+    pub hint_issuers: Vec<HintIssuer>,
+}
+
+/// Somebody whose `login_hint_token`s are believed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HintIssuer {
+    pub issuer: String,
+    pub jwks_file: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbound {
+    pub extra_roots_file: String,
+    pub allowed_ports: Vec<u16>,
+    pub internal_networks: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -93,6 +115,10 @@ pub struct Tokens {
     pub access_token_lifetime: Duration,
     #[serde(with = "humantime_serde")]
     pub id_token_lifetime: Duration,
+    #[serde(with = "humantime_serde")]
+    pub refresh_token_lifetime: Duration,
+    #[serde(with = "humantime_serde")]
+    pub refresh_grace: Duration,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -234,6 +260,9 @@ impl Config {
         }
         if self.ciba.open_requests_per_user == 0 {
             return invalid("ciba.open_requests_per_user", "must be at least 1");
+        }
+        if self.tokens.refresh_grace > Duration::from_secs(60) {
+            return invalid("tokens.refresh_grace", "must be at most 60s");
         }
         let lifetime = self.tokens.access_token_lifetime;
         if lifetime < Duration::from_secs(1) || lifetime > Duration::from_secs(900) {

@@ -3,18 +3,16 @@
 use super::Context;
 use crate::app::{Core, Listeners, Server, World};
 use crate::config::Config;
-use crate::domain::client::ClientAuthMethod;
+use crate::domain::client::Registration;
 use crate::domain::user::Login;
-use crate::domain::{ClientId, Decision, Scope, Secret};
+use crate::domain::{ClientId, Decision, Scope};
 use crate::phone::http::{Answer, HttpClient, basic};
 use crate::phone::statement::KeySet;
 use crate::phone::{EnrolmentLink, Phone, ShownRequest};
-use crate::service::administer::NewClient;
 use crate::telemetry;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const CIBA_GRANT: &str = "urn:openid:params:grant-type:ciba";
 
@@ -79,17 +77,12 @@ impl<'a> Story<'a> {
     /// Registers a bank, a person and her phone.
     async fn begin(context: &'a Context, server: &Server) -> anyhow::Result<Self> {
         let services = &server.core.services;
-        let (client, secret): (_, Secret) = services
-            .add_client(NewClient {
-                id: Some(ClientId::new("example-bank")),
-                name: "Example Bank".into(),
-                auth_method: ClientAuthMethod::Basic,
-                scope: Scope::parse("openid profile")?,
-                open_requests_per_user: 3,
-                long_poll: Duration::ZERO,
-            })
+        let registration = Registration::new("Example Bank", Scope::parse("openid profile")?);
+        let (client, secret) = services
+            .add_client(Some(ClientId::new("example-bank")), registration)
             .await?
             .context("the demo's database is not empty")?;
+        let secret = secret.context("the demo's client has a secret")?;
         let user = services
             .add_user(Login::parse("alice")?, Some("Alice Example".into()))
             .await?

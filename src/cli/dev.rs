@@ -4,18 +4,16 @@ use super::enrol::draw_qr;
 use super::{Context, phone};
 use crate::app::{Core, Listeners, Server, World};
 use crate::config::Config;
-use crate::domain::client::ClientAuthMethod;
+use crate::domain::client::Registration;
 use crate::domain::user::{Login, User};
 use crate::domain::{ClientId, Scope, Secret};
 use crate::phone::{EnrolmentLink, Phone};
 use crate::service::Services;
-use crate::service::administer::NewClient;
 use crate::telemetry;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct Dev {
@@ -124,15 +122,8 @@ fn write_settings(data: &Path, config: &Config) -> anyhow::Result<()> {
 /// A bank with a secret of today: only its hash is kept, so each start makes a new one.
 async fn seed_bank(services: &Services) -> anyhow::Result<Secret> {
     let id = ClientId::new("bank");
-    let new = NewClient {
-        id: Some(id.clone()),
-        name: "Example Bank".into(),
-        auth_method: ClientAuthMethod::Basic,
-        scope: Scope::parse("openid profile")?,
-        open_requests_per_user: 3,
-        long_poll: Duration::ZERO,
-    };
-    if let Some((_, secret)) = services.add_client(new).await? {
+    let registration = Registration::new("Example Bank", Scope::parse("openid profile")?);
+    if let Some((_, Some(secret))) = services.add_client(Some(id.clone()), registration).await? {
         return Ok(secret);
     }
     services

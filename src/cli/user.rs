@@ -4,6 +4,7 @@ use super::Context;
 use super::output::time;
 use crate::app::Core;
 use crate::domain::user::{Login, User as Person};
+use crate::domain::{BindingMessage, Secret};
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::json;
@@ -20,6 +21,10 @@ pub enum User {
     },
     /// Lock a person: open requests are cancelled, nobody can ask them any more
     Lock { login: String },
+    /// Set a person's user_code, read from standard input; an empty line removes it
+    SetCode { login: String },
+    /// End every token that was issued for a person so far
+    RevokeTokens { login: String },
     /// List the people
     List,
 }
@@ -30,6 +35,12 @@ impl User {
         let output = &context.output;
         match self {
             Self::Add { login, name } => {
+                let name = name
+                    .map(|name| BindingMessage::parse(&name).map(String::from))
+                    .transpose();
+                let name = name.map_err(|_| {
+                    anyhow::anyhow!("a name is 1 to 64 plain visible characters, and no link")
+                })?;
                 let added = core.services.add_user(Login::parse(&login)?, name).await?;
                 let user = added.context("this login is taken; see `assent user list`")?;
                 output.result(
@@ -47,6 +58,34 @@ impl User {
                 output.result(
                     &format!("{login} is locked; open requests cancelled: {cancelled}."),
                     &json!({ "sub": user.id, "locked": true, "cancelled_requests": cancelled }),
+                );
+            }
+            Self::SetCode { login } => {
+                let user = find(&core, &login).await?;
+                let mut line = String::new();
+                std::io::stdin()
+                    .read_line(&mut line)
+                    .context("cannot read the code")?;
+                let code = line.trim_end_matches(['\r', '\n']);
+                anyhow::ensure!(
+                    code.chars().count() <= 64,
+                    "a user_code has at most 64 characters"
+                );
+                let set = !code.is_empty();
+                let secret = set.then(|| Secret::new(code.to_owned()));
+                core.services.set_user_code(&user, secret).await?;
+                let done = if set { "set" } else { "removed" };
+                output.result(
+                    &format!("The user_code of {login} is {done}."),
+                    &json!({ "sub": user.id, "user_code": set }),
+                );
+            }
+            Self::RevokeTokens { login } => {
+                let user = find(&core, &login).await?;
+                core.services.revoke_user_tokens(&user).await?;
+                output.result(
+                    &format!("Every token issued for {login} so far is revoked."),
+                    &json!({ "sub": user.id, "tokens_revoked": true }),
                 );
             }
             Self::List => {

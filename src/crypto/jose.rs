@@ -180,6 +180,17 @@ impl<'a> Jws<'a> {
         })
     }
 
+    /// The `typ` of the header.
+    pub fn typ(&self) -> Option<&str> {
+        self.typ.as_deref()
+    }
+
+    /// A text claim of a payload that nobody has verified: good for finding the key, for nothing else.
+    pub fn unverified_claim(&self, name: &str) -> Option<String> {
+        let claims = strict_json::parse(&self.payload).ok()?;
+        claims.get(name)?.as_str().map(str::to_owned)
+    }
+
     /// Checks type, algorithm and signature, then reads the claims.
     ///
     /// # Errors

@@ -284,6 +284,12 @@ impl KeyRing {
         )
     }
 
+    /// What a sector shall know a person by, the first time it is asked (OpenID Connect Core 8.1).
+    pub fn pairwise_subject(&self, sector: &str, user: &UserId) -> String {
+        let parts = [sector.as_bytes(), user.as_str().as_bytes()];
+        base64url(&self.subject.newest().1.mac("pairwise", &parts))
+    }
+
     // Devices' clocks
 
     /// A nonce for a device whose clock is wrong. Valid in the period it was made in and the next.
@@ -329,6 +335,19 @@ impl KeyRing {
         &self,
         typ: &str,
         token: &str,
+    ) -> Result<T, InvalidJws> {
+        verify_ours(&self.token_signing, typ, token)
+    }
+
+    /// Verifies an ID Token that comes back as a hint.
+    ///
+    /// # Errors
+    /// As [`KeyRing::verify_token`].
+    pub fn verify_hint<T: DeserializeOwned>(
+        &self,
+        typ: &str,
+        token: &str,
+        _now: Timestamp,
     ) -> Result<T, InvalidJws> {
         verify_ours(&self.token_signing, typ, token)
     }

@@ -6,9 +6,11 @@
 
 pub mod audit_chain;
 pub mod auth_req_id;
+pub mod client_keys;
 pub mod jose;
 pub mod key_ring;
 pub mod mac;
+pub mod password;
 pub mod seal;
 pub mod strict_json;
 

@@ -65,6 +65,23 @@ impl Registration {
         }
     }
 
+    /// The host that proves which sector the client belongs to, where no redirect URI does (CIBA
+    /// Core 4): its key set's, or its notification endpoint's in push mode.
+    pub fn sector_host(&self) -> Option<String> {
+        let url = match (&self.authentication, &self.delivery) {
+            (
+                ClientAuthentication::PrivateKeyJwt {
+                    keys: KeySource::JwksUri(uri),
+                    ..
+                },
+                _,
+            ) => uri,
+            (_, Delivery::Push { endpoint }) => endpoint,
+            _ => return None,
+        };
+        Some(url::Url::parse(url).ok()?.host_str()?.to_owned())
+    }
+
     pub fn allows(&self, grant: Grant) -> bool {
         self.grants.contains(&grant)
     }

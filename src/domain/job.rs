@@ -17,6 +17,12 @@ pub enum Job {
         user_id: UserId,
         expires_at: Timestamp,
     },
+    /// Tell the client how its request was decided (CIBA Core 10.2, 10.3).
+    NotifyClient {
+        request_id: RequestId,
+        partition: Partition,
+        deadline: Timestamp,
+    },
 }
 
 impl Job {

@@ -41,6 +41,13 @@ impl Scope {
         self.0.is_subset(&of.0)
     }
 
+    /// What is left without these tokens; `None` when that is nothing.
+    pub fn without(&self, tokens: &[&str]) -> Option<Self> {
+        let mut rest = self.0.clone();
+        rest.retain(|token| !tokens.contains(&token.as_str()));
+        (!rest.is_empty()).then_some(Self(rest))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }

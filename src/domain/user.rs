@@ -14,6 +14,8 @@ pub struct User {
     pub name: Option<String>,
     pub created_at: Timestamp,
     pub locked_at: Option<Timestamp>,
+    /// Tokens issued before this are no longer good.
+    pub tokens_not_before: Option<Timestamp>,
 }
 
 /// What a relying party may send as `login_hint`: folded, so that spellings of one login are one login.

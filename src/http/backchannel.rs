@@ -3,6 +3,7 @@
 use super::client::ClientForm;
 use super::error::OAuthError;
 use super::{App, no_route, path};
+use crate::domain::Secret;
 use crate::service::start::{AuthenticationRequest, Idempotency};
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{self, ServiceConfig};
@@ -44,6 +45,8 @@ async fn authorize(
         binding_message: form.take("binding_message"),
         acr_values: form.take("acr_values"),
         requested_expiry: form.take("requested_expiry"),
+        client_notification_token: form.take("client_notification_token").map(Secret::new),
+        user_code: form.take("user_code"),
         authorization_details: form.take("authorization_details"),
         request: form.take("request"),
         request_uri: form.take("request_uri"),

@@ -3,7 +3,7 @@
 use super::App;
 use super::error::OAuthError;
 use super::form::Form;
-use crate::domain::client::ClientAuthMethod;
+use crate::domain::client::SecretTransport;
 use crate::domain::{ClientId, Secret};
 use crate::service::authenticate_client::{AuthenticatedClient, Credentials};
 use actix_web::dev::Payload as DevPayload;
@@ -14,6 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use std::future::Future;
 use std::pin::Pin;
+
+/// The one kind of assertion (RFC 7523 2.2).
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A form, and the client that sent it. The client's own parameters are taken out.
 pub struct ClientForm {
@@ -66,26 +69,43 @@ fn credentials(request: &HttpRequest, form: &mut Form) -> Result<Option<Credenti
             "the client must use one method of authentication (RFC 6749 2.3)",
         ));
     }
-    if assertion.is_some() || assertion_type.is_some() {
-        return Ok(None);
+    if let Some(assertion) = assertion {
+        let known = assertion_type.as_deref() == Some(ASSERTION_TYPE);
+        let client_id = form_id.as_deref().map(ClientId::parse);
+        if !known || client_id == Some(None) {
+            return Ok(None);
+        }
+        let assertion = Secret::new(assertion);
+        return Ok(Some(Credentials::Assertion {
+            client_id: client_id.flatten(),
+            assertion,
+        }));
     }
     if let Some(header) = header {
-        let basic = basic(header.to_str().unwrap_or_default());
+        let Some((client_id, secret)) = basic(header.to_str().unwrap_or_default()) else {
+            return Ok(None);
+        };
         // A client_id beside the header must be the same client's.
-        return Ok(basic.filter(|basic| form_id.is_none_or(|id| id == basic.client_id.as_str())));
+        let same = form_id.is_none_or(|id| id == client_id.as_str());
+        let transport = SecretTransport::Basic;
+        return Ok(same.then_some(Credentials::Secret {
+            client_id,
+            secret,
+            transport,
+        }));
     }
     let (Some(id), Some(secret)) = (form_id, form_secret) else {
         return Ok(None);
     };
-    Ok(ClientId::parse(&id).map(|client_id| Credentials {
+    Ok(ClientId::parse(&id).map(|client_id| Credentials::Secret {
         client_id,
         secret: Secret::new(secret),
-        method: ClientAuthMethod::Post,
+        transport: SecretTransport::Post,
     }))
 }
 
 /// HTTP Basic with both halves form-encoded (RFC 6749 2.3.1).
-fn basic(header: &str) -> Option<Credentials> {
+fn basic(header: &str) -> Option<(ClientId, Secret)> {
     let (scheme, encoded) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Basic") {
         return None;
@@ -96,9 +116,5 @@ fn basic(header: &str) -> Option<Credentials> {
         let spaced = text.replace('+', " ");
         Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())
     };
-    Some(Credentials {
-        client_id: ClientId::parse(&decode(id)?)?,
-        secret: Secret::new(decode(secret)?),
-        method: ClientAuthMethod::Basic,
-    })
+    Some((ClientId::parse(&decode(id)?)?, Secret::new(decode(secret)?)))
 }

@@ -1,8 +1,7 @@
 //! What this server offers (OpenID Connect Discovery, RFC 8414, CIBA Core 4) and the keys to its tokens.
 
-use super::token::CIBA_GRANT;
 use super::{App, no_route, path};
-use crate::domain::client::{ClientAuthMethod, DeliveryMode};
+use crate::domain::client::{ClientAuthMethod, DeliveryMode, Grant, SigningAlgorithm};
 use crate::domain::request::ACR_DEVICE;
 use actix_web::HttpResponse;
 use actix_web::http::header::CACHE_CONTROL;
@@ -38,15 +37,24 @@ struct Metadata<'a> {
     token_endpoint: String,
     backchannel_authentication_endpoint: String,
     userinfo_endpoint: String,
+    introspection_endpoint: String,
+    revocation_endpoint: String,
     jwks_uri: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backchannel_cancellation_endpoint: Option<String>,
     scopes_supported: &'static [&'static str],
     response_types_supported: &'static [&'static str],
-    grant_types_supported: &'static [&'static str],
+    grant_types_supported: &'static [Grant],
     backchannel_token_delivery_modes_supported: &'static [DeliveryMode],
     backchannel_user_code_parameter_supported: bool,
     token_endpoint_auth_methods_supported: &'static [ClientAuthMethod],
+    token_endpoint_auth_signing_alg_values_supported: &'static [SigningAlgorithm],
+    introspection_endpoint_auth_methods_supported: &'static [ClientAuthMethod],
+    introspection_endpoint_auth_signing_alg_values_supported: &'static [SigningAlgorithm],
+    revocation_endpoint_auth_methods_supported: &'static [ClientAuthMethod],
+    revocation_endpoint_auth_signing_alg_values_supported: &'static [SigningAlgorithm],
     subject_types_supported: &'static [&'static str],
-    id_token_signing_alg_values_supported: &'static [&'static str],
+    id_token_signing_alg_values_supported: &'static [SigningAlgorithm],
     acr_values_supported: &'static [&'static str],
     claims_supported: &'static [&'static str],
     claims_parameter_supported: bool,
@@ -64,15 +72,27 @@ async fn discovery(app: App) -> HttpResponse {
             token_endpoint: endpoint(path::TOKEN),
             backchannel_authentication_endpoint: endpoint(path::BACKCHANNEL),
             userinfo_endpoint: endpoint(path::USERINFO),
+            introspection_endpoint: endpoint(path::INTROSPECT),
+            revocation_endpoint: endpoint(path::REVOKE),
             jwks_uri: endpoint(path::JWKS),
+            backchannel_cancellation_endpoint: app
+                .policy
+                .cancel_endpoint
+                .then(|| endpoint(path::CANCEL)),
             scopes_supported: &["openid", "profile"],
             response_types_supported: &[],
-            grant_types_supported: &[CIBA_GRANT],
+            grant_types_supported: Grant::ALL,
             backchannel_token_delivery_modes_supported: DeliveryMode::ALL,
-            backchannel_user_code_parameter_supported: false,
+            backchannel_user_code_parameter_supported: true,
             token_endpoint_auth_methods_supported: ClientAuthMethod::ALL,
-            subject_types_supported: &["public"],
-            id_token_signing_alg_values_supported: &["ES256"],
+            token_endpoint_auth_signing_alg_values_supported: SigningAlgorithm::ALL,
+            introspection_endpoint_auth_methods_supported: ClientAuthMethod::ALL,
+            introspection_endpoint_auth_signing_alg_values_supported: SigningAlgorithm::ALL,
+            revocation_endpoint_auth_methods_supported: ClientAuthMethod::ALL,
+            revocation_endpoint_auth_signing_alg_values_supported: SigningAlgorithm::ALL,
+
+            subject_types_supported: &["public", "pairwise"],
+            id_token_signing_alg_values_supported: SigningAlgorithm::ALL,
             acr_values_supported: &[ACR_DEVICE],
             claims_supported: &[
                 "iss",

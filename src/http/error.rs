@@ -8,9 +8,12 @@
 use crate::service::StoreError;
 use crate::service::authenticate_client::ClientAuthError;
 use crate::service::authenticate_device::DeviceAuthError;
+use crate::service::cancel::CancelError;
+use crate::service::client_credentials::ClientCredentialsError;
 use crate::service::decide::DecideError;
 use crate::service::enrol::EnrolError;
 use crate::service::redeem::PollError;
+use crate::service::refresh::RefreshError;
 use crate::service::start::StartError;
 use crate::service::userinfo::UserInfoError;
 use actix_web::http::StatusCode;
@@ -175,12 +178,18 @@ impl From<StartError> for OAuthError {
             | StartError::Invalid(_)
             | StartError::HintCount
             | StartError::Unsupported(_)
+            | StartError::NotificationToken
+            | StartError::HintKind
+            | StartError::Hint
             | StartError::IdempotencyConflict => bad("invalid_request"),
             StartError::Scope => bad("invalid_scope"),
             StartError::AuthorizationDetails => bad("invalid_authorization_details"),
             StartError::BindingMessage(_) => bad("invalid_binding_message"),
             StartError::UnknownUser => bad("unknown_user_id"),
             StartError::UnauthorizedClient => bad("unauthorized_client"),
+            StartError::ExpiredHintToken => bad("expired_login_hint_token"),
+            StartError::MissingUserCode => bad("missing_user_code"),
+            StartError::InvalidUserCode => bad("invalid_user_code"),
             StartError::OverCap => Self::new(StatusCode::FORBIDDEN, "access_denied", description),
             StartError::Store(error) => error.into(),
         }
@@ -197,6 +206,40 @@ impl From<PollError> for OAuthError {
             PollError::Expired => "expired_token",
             PollError::UnauthorizedClient => "unauthorized_client",
             PollError::Store(error) => return error.into(),
+        };
+        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+}
+
+impl From<RefreshError> for OAuthError {
+    fn from(error: RefreshError) -> Self {
+        let code = match error {
+            RefreshError::InvalidGrant => "invalid_grant",
+            RefreshError::Scope => "invalid_scope",
+            RefreshError::UnauthorizedClient => "unauthorized_client",
+            RefreshError::Store(error) => return error.into(),
+        };
+        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+}
+
+impl From<ClientCredentialsError> for OAuthError {
+    fn from(error: ClientCredentialsError) -> Self {
+        let code = match error {
+            ClientCredentialsError::UnauthorizedClient => "unauthorized_client",
+            ClientCredentialsError::Scope => "invalid_scope",
+            ClientCredentialsError::Store(error) => return error.into(),
+        };
+        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+}
+
+impl From<CancelError> for OAuthError {
+    fn from(error: CancelError) -> Self {
+        let code = match error {
+            CancelError::InvalidGrant => "invalid_grant",
+            CancelError::TooLate => "invalid_request",
+            CancelError::Store(error) => return error.into(),
         };
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
     }

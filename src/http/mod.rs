@@ -1,6 +1,7 @@
 //! The wire: parses, calls one use case, shapes the answer. Decides nothing.
 
 mod backchannel;
+mod cancel;
 mod client;
 mod device_api;
 mod device_proof;
@@ -12,6 +13,7 @@ mod management;
 mod no_route;
 mod observe;
 mod token;
+mod token_life;
 mod userinfo;
 
 pub use management::{Readiness, management};
@@ -30,13 +32,20 @@ pub mod path {
     pub const TOKEN: &str = "/token";
     pub const USERINFO: &str = "/userinfo";
     pub const JWKS: &str = "/jwks";
+    pub const INTROSPECT: &str = "/introspect";
+    pub const REVOKE: &str = "/revoke";
+    pub const CANCEL: &str = "/bc-cancel";
 }
 
-/// All public endpoints.
-pub fn public(config: &mut ServiceConfig) {
+/// All public endpoints; `/bc-cancel` only where it is switched on.
+pub fn public(config: &mut ServiceConfig, cancel_endpoint: bool) {
+    if cancel_endpoint {
+        cancel::configure(config);
+    }
     discovery::configure(config);
     backchannel::configure(config);
     token::configure(config);
+    token_life::configure(config);
     userinfo::configure(config);
     enrolment::configure(config);
     device_api::configure(config);

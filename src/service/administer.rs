@@ -2,13 +2,71 @@
 
 use super::Services;
 use crate::crypto::base64url;
-use crate::domain::client::{Client, ClientAuthentication, Registration};
+use crate::crypto::client_keys::ClientKeySet;
+use crate::domain::client::{
+    Client, ClientAuthentication, DeliveryMode, Grant, KeySource, Registration,
+};
 use crate::domain::user::Login;
 use crate::domain::{ClientId, Secret, User, UserId};
+use crate::outbound::RefusedUrl;
 use crate::store::StoreError;
 use serde_json::json;
 
+/// What is wrong with a registration (RFC 7591 3.2.2).
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidRegistration {
+    #[error("{what} {url} is refused: {why}")]
+    Url {
+        what: &'static str,
+        url: String,
+        why: RefusedUrl,
+    },
+    #[error("the JWK set holds no usable public key")]
+    Keys,
+    #[error("a client that is pinged or polls needs the CIBA grant")]
+    Grants,
+}
+
 impl Services {
+    /// Whether a registration can work: its URLs may be called, its keys can be read.
+    pub fn check_registration(
+        &self,
+        registration: &Registration,
+    ) -> Result<(), InvalidRegistration> {
+        let check = |what: &'static str, url: &str| match self.outbound.check_url(url) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(InvalidRegistration::Url {
+                what,
+                url: url.to_owned(),
+                why,
+            }),
+        };
+        if let Some(endpoint) = registration.delivery.endpoint() {
+            check("the notification endpoint", endpoint)?;
+        }
+        match &registration.authentication {
+            ClientAuthentication::Secret(_) => {}
+            ClientAuthentication::PrivateKeyJwt {
+                keys: KeySource::JwksUri(uri),
+                ..
+            } => {
+                check("jwks_uri", uri)?;
+            }
+            ClientAuthentication::PrivateKeyJwt {
+                keys: KeySource::Jwks(set),
+                ..
+            } => {
+                ClientKeySet::from_json(set).ok_or(InvalidRegistration::Keys)?;
+            }
+        }
+        let fetches = registration.delivery.mode() != DeliveryMode::Push;
+        let acts_for_itself = registration.allows(Grant::ClientCredentials);
+        if fetches && !acts_for_itself && !registration.allows(Grant::Ciba) {
+            return Err(InvalidRegistration::Grants);
+        }
+        Ok(())
+    }
+
     /// A new secret: 256 random bits behind a prefix that secret scanners can find.
     fn new_client_secret(&self) -> Secret {
         Secret::new(format!(
@@ -46,9 +104,14 @@ impl Services {
         Ok(added.then_some((client, secret)))
     }
 
-    /// Gives a client a new secret; the old one ends at once. `None` when there is no such client.
+    /// Gives a client a new secret; the old one ends at once. `None` when there is no client with a secret
+    /// by this id.
     pub async fn rotate_client_secret(&self, id: &ClientId) -> Result<Option<Secret>, StoreError> {
         let now = self.clock.now();
+        let stored = self.directory.client(id).await?;
+        if stored.is_none_or(|client| client.secret.is_none()) {
+            return Ok(None);
+        }
         let secret = self.new_client_secret();
         let verifier = self.keys.secret_verifier(id, &secret);
         let entry = self.entry("client.secret_rotated", now, json!({ "client": id }));
@@ -61,6 +124,20 @@ impl Services {
         let now = self.clock.now();
         let entry = self.entry("client.locked", now, json!({ "client": id }));
         self.directory.lock_client(id, now, entry).await
+    }
+
+    /// Ends every token a client got before now.
+    pub async fn revoke_client_tokens(&self, id: &ClientId) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let entry = self.entry("client.tokens_revoked", now, json!({ "client": id }));
+        self.directory.revoke_client_tokens(id, now, entry).await
+    }
+
+    /// Ends every token that was issued for a person before now.
+    pub async fn revoke_user_tokens(&self, user: &User) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let entry = self.entry("user.tokens_revoked", now, json!({ "user": user.id }));
+        self.directory.revoke_user_tokens(user, now, entry).await
     }
 
     /// Adds a person; `None` when the login is taken.
@@ -78,6 +155,7 @@ impl Services {
             name,
             created_at: now,
             locked_at: None,
+            tokens_not_before: None,
         };
         let entry = self.entry("user.added", now, json!({ "user": user.id }));
         Ok(self

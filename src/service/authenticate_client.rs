@@ -1,7 +1,7 @@
 //! Who is the relying party?
 
 use super::Services;
-use crate::domain::client::ClientAuthMethod;
+use crate::domain::client::{ClientAuthentication, SecretTransport};
 use crate::domain::{Client, ClientId, Secret, Timestamp};
 use crate::store::StoreError;
 use std::collections::HashMap;
@@ -10,12 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How many clients are remembered at a time.
 const CACHE_SIZE: usize = 10_000;
 
-/// What a client sent to prove who it is (RFC 6749 2.3.1).
+/// What a client sent to prove who it is.
 #[derive(Clone, Debug)]
-pub struct Credentials {
-    pub client_id: ClientId,
-    pub secret: Secret,
-    pub method: ClientAuthMethod,
+pub enum Credentials {
+    /// RFC 6749 2.3.1.
+    Secret {
+        client_id: ClientId,
+        secret: Secret,
+        transport: SecretTransport,
+    },
+    /// RFC 7523 2.2; `client_id` is what the form said besides, if anything.
+    Assertion {
+        client_id: Option<ClientId>,
+        assertion: Secret,
+    },
 }
 
 /// A client that has proven who it is. Only this module makes one.
@@ -49,29 +57,78 @@ impl Services {
         &self,
         credentials: &Credentials,
     ) -> Result<AuthenticatedClient, ClientAuthError> {
+        match credentials {
+            Credentials::Secret {
+                client_id,
+                secret,
+                transport,
+            } => {
+                self.authenticate_by_secret(client_id, secret, *transport)
+                    .await
+            }
+            Credentials::Assertion {
+                client_id,
+                assertion,
+            } => {
+                self.authenticate_by_assertion(client_id.as_ref(), assertion)
+                    .await
+            }
+        }
+    }
+
+    async fn authenticate_by_secret(
+        &self,
+        id: &ClientId,
+        secret: &Secret,
+        transport: SecretTransport,
+    ) -> Result<AuthenticatedClient, ClientAuthError> {
         let now = self.clock.now();
-        if let Some(client) = self.clients.get(&credentials.client_id, now)
-            && self.accepts(Some(&client), credentials)
+        if let Some(client) = self.clients.get(id, now)
+            && self.accepts(id, Some(&client), secret, transport)
         {
             return Ok(AuthenticatedClient(client));
         }
-        let stored = self.directory.client(&credentials.client_id).await?;
-        if !self.accepts(stored.as_ref(), credentials) {
+        let stored = self.directory.client(id).await?;
+        if !self.accepts(id, stored.as_ref(), secret, transport) {
             return Err(ClientAuthError::Invalid);
         }
+        self.remember(stored, now)
+    }
+
+    fn accepts(
+        &self,
+        id: &ClientId,
+        client: Option<&Client>,
+        secret: &Secret,
+        transport: SecretTransport,
+    ) -> bool {
+        let verifier = client.and_then(|client| client.secret.as_ref());
+        let right = self.keys.secret_matches(id, secret, verifier);
+        let method = ClientAuthentication::Secret(transport);
+        right & client.is_some_and(|client| client.registration.authentication == method)
+    }
+
+    /// The client as cached, or as stored.
+    pub(super) async fn registered(
+        &self,
+        id: &ClientId,
+        now: Timestamp,
+    ) -> Result<AuthenticatedClient, ClientAuthError> {
+        match self.clients.get(id, now) {
+            Some(client) => Ok(AuthenticatedClient(client)),
+            None => self.remember(self.directory.client(id).await?, now),
+        }
+    }
+
+    fn remember(
+        &self,
+        stored: Option<Client>,
+        now: Timestamp,
+    ) -> Result<AuthenticatedClient, ClientAuthError> {
         let client = Arc::new(stored.ok_or(ClientAuthError::Invalid)?);
         self.clients
             .put(client.clone(), now, now.plus(self.policy.client_cache));
         Ok(AuthenticatedClient(client))
-    }
-
-    fn accepts(&self, client: Option<&Client>, credentials: &Credentials) -> bool {
-        let verifier = client.map(|client| &client.secret);
-        let secret =
-            self.keys
-                .secret_matches(&credentials.client_id, &credentials.secret, verifier);
-        let method = client.is_some_and(|client| client.auth_method == credentials.method);
-        secret & method
     }
 }
 

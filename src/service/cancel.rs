@@ -1,9 +1,10 @@
 //! Withdraws a request, whether it waits or has been approved.
 
+use super::authenticate_client::AuthenticatedClient;
 use super::{Services, log_id};
 use crate::domain::outcome::{DecidedRequest, Evidence, Issuance};
 use crate::domain::request::{BackchannelRequest, Event, State};
-use crate::domain::{Outcome, RequestId, UserId};
+use crate::domain::{AuthReqId, Outcome, RequestId, UserId};
 use crate::store::StoreError;
 use crate::store::sql::ledger::{Recorded, Redemption};
 use serde_json::json;
@@ -19,7 +20,36 @@ pub enum Cancelled {
     Unknown,
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    #[error("the auth_req_id is not valid for this client")]
+    InvalidGrant,
+    #[error("the request is over")]
+    TooLate,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Services {
+    /// A client withdraws its own request; doing it again changes nothing.
+    pub async fn cancel_own(
+        &self,
+        client: &AuthenticatedClient,
+        id: &AuthReqId,
+    ) -> Result<(), CancelError> {
+        let handle = self
+            .keys
+            .open_auth_req_id(&client.id, id)
+            .ok_or(CancelError::InvalidGrant)?;
+        match self
+            .cancel(handle.request_id, "cancelled by the client")
+            .await?
+        {
+            Cancelled::Yes => Ok(()),
+            Cancelled::TooLate(_) | Cancelled::Unknown => Err(CancelError::TooLate),
+        }
+    }
+
     /// Cancels a request. From then on, whatever races with it, it yields no tokens, unless it had
     /// yielded them before. Cancelling twice is cancelling once.
     pub async fn cancel(&self, id: RequestId, why: &'static str) -> Result<Cancelled, StoreError> {
@@ -96,6 +126,7 @@ impl Services {
                 tracing::info!(request = log_id(facts.id), why, "request cancelled");
                 metrics::counter!("assent_decisions_total", "outcome" => "cancelled").increment(1);
                 self.project(facts.id, State::Cancelled).await;
+                self.jobs_ready.notify_waiters();
                 Ok(Cancelled::Yes)
             }
             Recorded::Lost(_) => self.cancel_decided(facts.id, why).await,

@@ -48,7 +48,9 @@ impl Services {
             "token": token.token.id,
             "scope": token.token.scope,
         });
-        self.tokens.issue_to_client(&token, self.entry("tokens.issued", now, payload)).await?;
+        self.tokens
+            .issue_to_client(&token, self.entry("tokens.issued", now, payload))
+            .await?;
         Ok(response)
     }
 }

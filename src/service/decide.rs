@@ -277,6 +277,7 @@ impl Services {
         metrics::counter!("assent_decisions_total", "outcome" => decided.outcome.as_str())
             .increment(1);
         self.project(id, decided.outcome.into()).await;
+        self.jobs_ready.notify_waiters();
         failpoint::hit("decide.after_projection");
         Ok(decision)
     }

@@ -56,25 +56,27 @@ impl Services {
                 || known.token.audience == caller.id.as_str()
                 || caller.registration.audience.as_ref() == Some(&known.token.audience)
         };
-        Ok(known.filter(may_know).map_or_else(Introspection::default, |known| {
-            let token = known.token;
-            Introspection {
-                active: true,
-                token: Some(ActiveToken {
-                    iss: self.policy.issuer.clone(),
-                    client_id: token.client_id,
-                    sub: token.subject,
-                    scope: token.scope.to_string(),
-                    exp: token.expires_at.secs(),
-                    iat: token.issued_at.secs(),
-                    aud: Some(token.audience),
-                    jti: Some(token.id),
-                    token_type: Some("Bearer"),
-                    acr: token.acr,
-                    auth_time: token.auth_time.map(Timestamp::secs),
-                }),
-            }
-        }))
+        Ok(known
+            .filter(may_know)
+            .map_or_else(Introspection::default, |known| {
+                let token = known.token;
+                Introspection {
+                    active: true,
+                    token: Some(ActiveToken {
+                        iss: self.policy.issuer.clone(),
+                        client_id: token.client_id,
+                        sub: token.subject,
+                        scope: token.scope.to_string(),
+                        exp: token.expires_at.secs(),
+                        iat: token.issued_at.secs(),
+                        aud: Some(token.audience),
+                        jti: Some(token.id),
+                        token_type: Some("Bearer"),
+                        acr: token.acr,
+                        auth_time: token.auth_time.map(Timestamp::secs),
+                    }),
+                }
+            }))
     }
 
     async fn introspect_refresh_token(
@@ -91,7 +93,9 @@ impl Services {
                 && stored.used.is_none()
                 && now < stored.family.expires_at
         });
-        let Some(stored) = good else { return Ok(Introspection::default()) };
+        let Some(stored) = good else {
+            return Ok(Introspection::default());
+        };
         if !self.family_stands(&stored.family).await? {
             return Ok(Introspection::default());
         }
@@ -120,9 +124,15 @@ impl Services {
         token: &str,
     ) -> Result<Option<KnownToken>, StoreError> {
         if token.starts_with(OPAQUE_PREFIX) {
-            return self.tokens.by_hash(&sha256_base64url(token.as_bytes())).await;
+            return self
+                .tokens
+                .by_hash(&sha256_base64url(token.as_bytes()))
+                .await;
         }
-        match self.keys.verify_token::<AccessTokenClaims>(ACCESS_TOKEN_TYP, token) {
+        match self
+            .keys
+            .verify_token::<AccessTokenClaims>(ACCESS_TOKEN_TYP, token)
+        {
             Ok(claims) if claims.iss == self.policy.issuer => self.tokens.by_id(&claims.jti).await,
             _ => Ok(None),
         }

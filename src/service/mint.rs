@@ -53,9 +53,15 @@ struct IdTokenClaims<'a> {
     preferred_username: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     at_hash: Option<String>,
-    #[serde(rename = "urn:openid:params:jwt:claim:rt_hash", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "urn:openid:params:jwt:claim:rt_hash",
+        skip_serializing_if = "Option::is_none"
+    )]
     rt_hash: Option<String>,
-    #[serde(rename = "urn:openid:params:jwt:claim:auth_req_id", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "urn:openid:params:jwt:claim:auth_req_id",
+        skip_serializing_if = "Option::is_none"
+    )]
     auth_req_id: Option<&'a str>,
 }
 
@@ -108,18 +114,21 @@ impl Services {
         now: Timestamp,
     ) -> (IssuedTokens, Secret) {
         let evidence = &decided.evidence;
-        let family = client.registration.allows(Grant::RefreshToken).then(|| RefreshFamily {
-            id: self.random_id(),
-            client_id: decided.client_id.clone(),
-            user_id: decided.user_id.clone(),
-            device_id: decided.device_id.clone(),
-            subject: evidence.subject.clone(),
-            scope: challenge.scope.clone(),
-            acr: challenge.acr.clone(),
-            auth_time: decided.decided_at,
-            created_at: now,
-            expires_at: now.plus(self.policy.refresh_token_lifetime),
-        });
+        let family = client
+            .registration
+            .allows(Grant::RefreshToken)
+            .then(|| RefreshFamily {
+                id: self.random_id(),
+                client_id: decided.client_id.clone(),
+                user_id: decided.user_id.clone(),
+                device_id: decided.device_id.clone(),
+                subject: evidence.subject.clone(),
+                scope: challenge.scope.clone(),
+                acr: challenge.acr.clone(),
+                auth_time: decided.decided_at,
+                created_at: now,
+                expires_at: now.plus(self.policy.refresh_token_lifetime),
+            });
         let refresh = family.as_ref().map(|_| self.mint_refresh_token());
         let access = self.mint_access_token(
             client,
@@ -156,7 +165,9 @@ impl Services {
                 name: profile.name.as_deref().filter(|_| wants_profile),
                 preferred_username: wants_profile.then_some(profile.login.as_str()),
                 at_hash: bind(access.text.expose()),
-                rt_hash: refresh.as_ref().and_then(|refresh| bind(refresh.text.expose())),
+                rt_hash: refresh
+                    .as_ref()
+                    .and_then(|refresh| bind(refresh.text.expose())),
                 auth_req_id: (via == Via::Push).then_some(evidence.auth_req_id.as_str()),
             },
         );
@@ -170,13 +181,22 @@ impl Services {
             scope: None,
         }
         .to_body();
-        let refresh = refresh.zip(family).map(|(refresh, family)| NewRefreshFamily {
-            token_hash: refresh.hash,
-            family,
-        });
+        let refresh = refresh
+            .zip(family)
+            .map(|(refresh, family)| NewRefreshFamily {
+                token_hash: refresh.hash,
+                family,
+            });
         let keep = via == Via::Push || !self.policy.redelivery.is_zero();
         let response_kept = keep.then(|| response.clone());
-        (IssuedTokens { access: access.new, response: response_kept, refresh }, response)
+        (
+            IssuedTokens {
+                access: access.new,
+                response: response_kept,
+                refresh,
+            },
+            response,
+        )
     }
 
     /// A new access token and refresh token in an existing family.
@@ -256,7 +276,11 @@ impl Services {
     }
 
     fn audience(&self, client: &Client) -> String {
-        client.registration.audience.clone().unwrap_or_else(|| self.policy.issuer.clone())
+        client
+            .registration
+            .audience
+            .clone()
+            .unwrap_or_else(|| self.policy.issuer.clone())
     }
 
     fn mint_access_token(&self, client: &Client, token: AccessToken) -> MintedAccess {
@@ -264,7 +288,10 @@ impl Services {
             AccessTokenFormat::Opaque => {
                 let text = format!("{OPAQUE_PREFIX}{}", base64url(&self.entropy.bytes::<32>()));
                 let hash = Some(sha256_base64url(text.as_bytes()));
-                MintedAccess { new: NewAccessToken { token, hash }, text: Secret::new(text) }
+                MintedAccess {
+                    new: NewAccessToken { token, hash },
+                    text: Secret::new(text),
+                }
             }
             AccessTokenFormat::Jwt => {
                 let claims = AccessTokenClaims {
@@ -285,16 +312,21 @@ impl Services {
                 };
                 let algorithm = client.registration.id_token_algorithm;
                 let text = self.keys.sign_token(algorithm, ACCESS_TOKEN_TYP, &claims);
-                MintedAccess { new: NewAccessToken { token, hash: None }, text: Secret::new(text) }
+                MintedAccess {
+                    new: NewAccessToken { token, hash: None },
+                    text: Secret::new(text),
+                }
             }
         }
     }
 
     fn mint_refresh_token(&self) -> MintedRefresh {
         let text = format!("{REFRESH_PREFIX}{}", base64url(&self.entropy.bytes::<32>()));
-        MintedRefresh { hash: sha256_base64url(text.as_bytes()), text: Secret::new(text) }
+        MintedRefresh {
+            hash: sha256_base64url(text.as_bytes()),
+            text: Secret::new(text),
+        }
     }
-
 }
 
 impl TokenResponse<'_> {

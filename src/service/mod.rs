@@ -8,34 +8,47 @@ pub mod audit;
 pub mod authenticate_client;
 pub mod authenticate_device;
 pub mod cancel;
+mod client_assertion;
+pub mod client_credentials;
 pub mod decide;
 pub mod devices;
 pub mod enrol;
 mod held_polls;
+pub mod hints;
+pub mod introspect;
 pub mod mint;
+pub mod notify_client;
 pub mod notify_device;
 pub mod reconcile;
 pub mod redeem;
+pub mod refresh;
+pub mod revoke;
 pub mod start;
+mod subject;
+pub mod user_code;
 pub mod userinfo;
 
 use crate::clock::Clock;
 use crate::crypto::KeyRing;
 use crate::domain::{DeviceId, RequestId, Timestamp};
 use crate::entropy::Entropy;
+use crate::outbound::Outbound;
 use crate::push::PushSender;
 pub use crate::store::StoreError;
-use crate::store::sql::{AuditEntry, AuditLog, Directory, Ledger};
+use crate::store::sql::{AuditEntry, AuditLog, Directory, Ledger, TokenStore};
 use crate::store::{PendingRequests, ReplayCache};
 use authenticate_client::ClientCache;
+use client_assertion::ClientKeyCache;
 use held_polls::HeldPolls;
+use hints::HintIssuer;
+use notify_client::NotifiedClients;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// The numbers and rules an operator chose.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Policy {
     /// This server's name in every token (RFC 8414 2): a URL without a trailing slash.
     pub issuer: String,
@@ -60,6 +73,16 @@ pub struct Policy {
     pub confirm_devices: bool,
     /// How long client metadata may be out of date.
     pub client_cache: Duration,
+    /// A refresh family's absolute end, from its first token.
+    pub refresh_token_lifetime: Duration,
+    /// How long a used refresh token brings the same response again.
+    pub refresh_grace: Duration,
+    /// How long an ID Token names a person after it has expired.
+    pub id_token_hint_lifetime: Duration,
+    /// Whose `login_hint_token`s are believed.
+    pub hint_issuers: Vec<HintIssuer>,
+    /// Whether `/bc-cancel` is offered.
+    pub cancel_endpoint: bool,
 }
 
 /// The parts the use cases are made of.
@@ -67,10 +90,12 @@ pub struct Parts {
     pub policy: Policy,
     pub directory: Directory,
     pub ledger: Ledger,
+    pub tokens: TokenStore,
     pub audit_log: AuditLog,
     pub pending: Arc<dyn PendingRequests>,
     pub replays: Arc<dyn ReplayCache>,
     pub push: Arc<dyn PushSender>,
+    pub outbound: Outbound,
     pub keys: Arc<KeyRing>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -82,7 +107,11 @@ pub struct Parts {
 pub struct Services {
     parts: Parts,
     clients: ClientCache,
+    client_keys: ClientKeyCache,
     held: HeldPolls,
+    notified: NotifiedClients,
+    /// Slow hashes at a time.
+    hashing: Semaphore,
     /// Told when a job became due now.
     pub jobs_ready: Notify,
 }
@@ -99,7 +128,10 @@ impl Services {
     pub fn new(parts: Parts) -> Self {
         Self {
             clients: ClientCache::default(),
+            client_keys: ClientKeyCache::default(),
             held: HeldPolls::default(),
+            notified: NotifiedClients::default(),
+            hashing: Semaphore::new(2),
             jobs_ready: Notify::new(),
             parts,
         }

@@ -5,9 +5,8 @@ use super::redeem::PollError;
 use super::{Services, log_id};
 use crate::domain::client::{Client, Delivery};
 use crate::domain::outcome::{DecidedRequest, Issuance};
-use crate::domain::request::State;
 use crate::domain::{ClientId, Outcome, Partition, RequestId, Timestamp};
-use crate::outbound::{OutboundError, OutboundRequest};
+use crate::outbound::{Method, OutboundError, OutboundRequest};
 use crate::store::StoreError;
 use crate::store::sql::ledger::UsedApproval;
 use serde_json::json;
@@ -47,7 +46,9 @@ impl Services {
             return Ok(Delivered::Done);
         };
         // A pinged client comes at once: the projection must know before it does.
-        let state = used.as_ref().map_or_else(|| decided.outcome.into(), |used| used.kind.into());
+        let state = used
+            .as_ref()
+            .map_or_else(|| decided.outcome.into(), |used| used.kind.into());
         self.project(id, state).await;
         match client.registration.delivery.clone() {
             Delivery::Poll => Ok(Delivered::Done),
@@ -57,7 +58,10 @@ impl Services {
             }
             Delivery::Push { endpoint } => {
                 let now = self.clock.now();
-                match self.pushed_body(&client, &decided, used, partition, now).await? {
+                match self
+                    .pushed_body(&client, &decided, used, partition, now)
+                    .await?
+                {
                     None => Ok(Delivered::Done),
                     Some(body) => {
                         let delivered = self.deliver(&client, &endpoint, &decided, body).await?;
@@ -81,8 +85,16 @@ impl Services {
         let now = self.clock.now();
         let payload = json!({ "request": id, "reason": reason });
         let entry = self.entry("tokens.undelivered", now, payload);
-        if self.ledger.give_up_tokens(id, partition, now, entry).await? {
-            tracing::warn!(request = log_id(id), reason, "tokens could not be delivered and are revoked");
+        if self
+            .ledger
+            .give_up_tokens(id, partition, now, entry)
+            .await?
+        {
+            tracing::warn!(
+                request = log_id(id),
+                reason,
+                "tokens could not be delivered and are revoked"
+            );
         }
         Ok(())
     }
@@ -114,7 +126,10 @@ impl Services {
             }
             Some(used) => Ok(used.response.map(|response| response.expose().to_owned())),
             None => {
-                match self.redeem_via(client, decided.request_id, partition, Via::Push, now).await {
+                match self
+                    .redeem_via(client, decided.request_id, partition, Via::Push, now)
+                    .await
+                {
                     Ok(response) => Ok(Some(response.expose().to_owned())),
                     Err(PollError::Store(error)) => Err(error),
                     Err(PollError::Expired) => error("expired_token", "the request has expired"),
@@ -132,22 +147,27 @@ impl Services {
         body: String,
     ) -> Result<Delivered, StoreError> {
         let Some(token) = &decided.evidence.client_notification_token else {
-            return Ok(Delivered::Refused { reason: "no client_notification_token".into() });
+            return Ok(Delivered::Refused {
+                reason: "no client_notification_token".into(),
+            });
         };
         let Some(_turn) = self.notified.take_turn(&client.id, self.clock.now()) else {
-            return Ok(Delivered::Retry { reason: "the client is busy or left alone".into() });
+            return Ok(Delivered::Retry {
+                reason: "the client is busy or left alone".into(),
+            });
         };
         let bearer = format!("Bearer {token}");
         let sent = self
             .outbound
             .send(OutboundRequest {
-                method: "POST",
-                url: endpoint,
-                headers: &[
-                    ("authorization", bearer.as_str()),
-                    ("content-type", "application/json"),
+                method: Method::Post,
+                url: endpoint.to_owned(),
+                headers: vec![
+                    ("authorization", bearer),
+                    ("content-type", "application/json".to_owned()),
                 ],
                 body: body.into_bytes(),
+                ignore_answer_body: true,
             })
             .await;
         let delivered = judge(sent.map(|response| response.status));
@@ -177,12 +197,18 @@ impl Services {
 fn judge(sent: Result<u16, OutboundError>) -> Delivered {
     match sent {
         Ok(200 | 204) => Delivered::Done,
-        Ok(status @ (408 | 429 | 500..=599)) => {
-            Delivered::Retry { reason: format!("the endpoint answered {status}") }
-        }
-        Ok(status) => Delivered::Refused { reason: format!("the endpoint answered {status}") },
-        Err(error) if error.is_retryable() => Delivered::Retry { reason: error.to_string() },
-        Err(error) => Delivered::Refused { reason: error.to_string() },
+        Ok(status @ (408 | 429 | 500..=599)) => Delivered::Retry {
+            reason: format!("the endpoint answered {status}"),
+        },
+        Ok(status) => Delivered::Refused {
+            reason: format!("the endpoint answered {status}"),
+        },
+        Err(error) if error.is_retryable() => Delivered::Retry {
+            reason: error.to_string(),
+        },
+        Err(error) => Delivered::Refused {
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -215,12 +241,17 @@ impl NotifiedClients {
         }
         health.in_flight += 1;
         drop(table);
-        Some(Turn { clients: self, client: client.clone() })
+        Some(Turn {
+            clients: self,
+            client: client.clone(),
+        })
     }
 
     fn settle(&self, client: &ClientId, failed: bool, now: Timestamp) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(health) = table.get_mut(client) else { return };
+        let Some(health) = table.get_mut(client) else {
+            return;
+        };
         health.failures = if failed { health.failures + 1 } else { 0 };
         health.closed_until = (health.failures >= BREAK_AFTER).then(|| now.plus(BREAK_FOR));
     }
@@ -228,7 +259,11 @@ impl NotifiedClients {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut table = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self
+            .clients
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(health) = table.get_mut(&self.client) {
             health.in_flight -= 1;
             if health.in_flight == 0 && health.failures == 0 {
@@ -247,8 +282,13 @@ mod tests {
         let clients = NotifiedClients::default();
         let client = ClientId::new("slow");
         let at = Timestamp::from_secs;
-        let turns: Vec<_> = (0..4).map(|_| clients.take_turn(&client, at(0)).unwrap()).collect();
-        assert!(clients.take_turn(&client, at(0)).is_none(), "no more than four at a time");
+        let turns: Vec<_> = (0..4)
+            .map(|_| clients.take_turn(&client, at(0)).unwrap())
+            .collect();
+        assert!(
+            clients.take_turn(&client, at(0)).is_none(),
+            "no more than four at a time"
+        );
         assert!(clients.take_turn(&ClientId::new("other"), at(0)).is_some());
         drop(turns);
         for _ in 0..5 {
@@ -257,7 +297,10 @@ mod tests {
         }
         assert!(clients.take_turn(&client, at(9)).is_none());
         let probe = clients.take_turn(&client, at(10)).unwrap();
-        assert!(clients.take_turn(&client, at(10)).is_none(), "one probe at a time");
+        assert!(
+            clients.take_turn(&client, at(10)).is_none(),
+            "one probe at a time"
+        );
         clients.settle(&client, false, at(10));
         drop(probe);
         assert!(clients.0.lock().unwrap().is_empty());
@@ -266,10 +309,16 @@ mod tests {
     #[test]
     fn each_answer_has_its_meaning() {
         let retried = |status| matches!(judge(Ok(status)), Delivered::Retry { .. });
-        assert_eq!((judge(Ok(200)), judge(Ok(204))), (Delivered::Done, Delivered::Done));
+        assert_eq!(
+            (judge(Ok(200)), judge(Ok(204))),
+            (Delivered::Done, Delivered::Done)
+        );
         assert!(retried(500) && retried(503) && retried(408) && retried(429));
         for status in [201, 301, 302, 307, 400, 401, 403, 404, 410] {
-            assert!(matches!(judge(Ok(status)), Delivered::Refused { .. }), "{status}");
+            assert!(
+                matches!(judge(Ok(status)), Delivered::Refused { .. }),
+                "{status}"
+            );
         }
     }
 }

@@ -30,6 +30,9 @@ impl Services {
         let now = self.clock.now();
         self.pending.sweep(now).await?;
         self.replays.sweep(now).await?;
+        self.tokens
+            .sweep(now, now.minus(self.policy.refresh_grace))
+            .await?;
         self.erase_redeliveries().await?;
         Ok(())
     }

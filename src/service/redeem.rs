@@ -14,7 +14,8 @@ use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::pacing::Pace;
 use crate::domain::request::State;
 use crate::domain::{
-    Approval, AuthReqId, Challenge, Client, Decision, Outcome, Partition, RequestId, Secret, Timestamp,
+    Approval, AuthReqId, Challenge, Client, Decision, Outcome, Partition, RequestId, Secret,
+    Timestamp,
 };
 use crate::failpoint;
 use crate::store::sql::ledger::{IssuedTokens, OpenRedemption, Redemption, UsedApproval};
@@ -167,7 +168,14 @@ impl Services {
         handle: &Handle,
         now: Timestamp,
     ) -> Result<Secret, PollError> {
-        self.redeem_via(client, handle.request_id, handle.partition, Via::TokenEndpoint, now).await
+        self.redeem_via(
+            client,
+            handle.request_id,
+            handle.partition,
+            Via::TokenEndpoint,
+            now,
+        )
+        .await
     }
 
     /// Redeems an approval for its client: whoever comes first gets the tokens, nobody after.
@@ -202,11 +210,13 @@ impl Services {
             return self.withdraw(*open, "locked or revoked", now).await;
         };
         let Some(challenge) = self.proven_challenge(&open.decided, &device) else {
-            tracing::error!(request = log_id(id), "the evidence of an approval does not verify");
+            tracing::error!(
+                request = log_id(id),
+                "the evidence of an approval does not verify"
+            );
             return self.withdraw(*open, "evidence does not verify", now).await;
         };
-        let (tokens, response) =
-            self.mint(&open.decided, &challenge, client, &profile, via, now);
+        let (tokens, response) = self.mint(&open.decided, &challenge, client, &profile, via, now);
         failpoint::hit("redeem.after_mint");
         self.issue(*open, tokens, now).await?;
         Ok(response)
@@ -228,7 +238,10 @@ impl Services {
             "refresh_family": tokens.access.token.family_id,
             "scope": tokens.access.token.scope,
         });
-        match open.issue(&tokens, self.entry("tokens.issued", now, payload)).await {
+        match open
+            .issue(&tokens, self.entry("tokens.issued", now, payload))
+            .await
+        {
             Ok(()) => {}
             Err(StoreError::CommitUnknown(cause)) => {
                 tracing::warn!(request = log_id(id), %cause, "commit of an issuance unknown: reading back");

@@ -36,7 +36,11 @@ impl Services {
         }
         let now = self.clock.now();
         let hash = sha256_base64url(token.expose().as_bytes());
-        let stored = self.tokens.refresh_token(&hash).await?.ok_or(RefreshError::InvalidGrant)?;
+        let stored = self
+            .tokens
+            .refresh_token(&hash)
+            .await?
+            .ok_or(RefreshError::InvalidGrant)?;
         let family = &stored.family;
         if family.client_id != client.id
             || stored.family_revoked_at.is_some()
@@ -50,6 +54,9 @@ impl Services {
             if !scope.is_subset(&family.scope) {
                 return Err(RefreshError::Scope);
             }
+        }
+        if !self.family_stands(family).await? {
+            return Err(RefreshError::InvalidGrant);
         }
         if stored.used.is_some() {
             return self.used_again(&stored, now).await;
@@ -104,7 +111,9 @@ impl Services {
         stored: &StoredRefreshToken,
         now: Timestamp,
     ) -> Result<Secret, RefreshError> {
-        let Some((used_at, response)) = &stored.used else { return Err(RefreshError::InvalidGrant) };
+        let Some((used_at, response)) = &stored.used else {
+            return Err(RefreshError::InvalidGrant);
+        };
         if stored.family_revoked_at.is_some() {
             return Err(RefreshError::InvalidGrant);
         }
@@ -121,7 +130,9 @@ impl Services {
             "why": "reuse of a refresh token",
         });
         let entry = self.entry("refresh_family.revoked", now, payload);
-        self.tokens.revoke_family(&family.id, stored.partition, now, entry).await?;
+        self.tokens
+            .revoke_family(&family.id, stored.partition, now, entry)
+            .await?;
         tracing::warn!(client = %family.client_id, "a refresh token was used again: its family is revoked");
         metrics::counter!("assent_refresh_reuse_total").increment(1);
         Err(RefreshError::InvalidGrant)

@@ -30,7 +30,9 @@ impl Services {
                 "why": "revoked by the client",
             });
             let entry = self.entry("refresh_family.revoked", now, payload);
-            self.tokens.revoke_family(&stored.family.id, stored.partition, now, entry).await?;
+            self.tokens
+                .revoke_family(&stored.family.id, stored.partition, now, entry)
+                .await?;
             return Ok(());
         }
         let known = self.find_access_token(token.expose()).await?;
@@ -47,7 +49,9 @@ impl Services {
             "user": known.token.user_id,
         });
         let entry = self.entry("token.revoked", now, payload);
-        self.tokens.revoke_token(&known.token.id, partition, now, entry).await?;
+        self.tokens
+            .revoke_token(&known.token.id, partition, now, entry)
+            .await?;
         Ok(())
     }
 
@@ -61,12 +65,14 @@ impl Services {
         };
         let too_old =
             |not_before: Option<Timestamp>| not_before.is_some_and(|at| family.created_at < at);
-        Ok(user.is_some_and(|user| user.locked_at.is_none() && !too_old(user.tokens_not_before))
-            && client.is_some_and(|client| {
-                client.locked_at.is_none() && !too_old(client.tokens_not_before)
-            })
-            && device.is_none_or(|device| {
-                device.state == crate::domain::device::DeviceState::Active
-            }))
+        Ok(
+            user.is_some_and(|user| user.locked_at.is_none() && !too_old(user.tokens_not_before))
+                && client.is_some_and(|client| {
+                    client.locked_at.is_none() && !too_old(client.tokens_not_before)
+                })
+                && device.is_none_or(|device| {
+                    device.state == crate::domain::device::DeviceState::Active
+                }),
+        )
     }
 }

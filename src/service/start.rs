@@ -1,13 +1,15 @@
 //! A relying party asks: the backchannel authentication request (CIBA Core 7.1).
 
 use super::authenticate_client::AuthenticatedClient;
+use super::hints::{Hint, HintError};
+use super::user_code::UserCodeError;
 use super::{Services, log_id};
 use crate::crypto::{auth_req_id, base64url, sha256};
 use crate::domain::binding_message::InvalidBindingMessage;
+use crate::domain::client::{DeliveryMode, Grant};
 use crate::domain::device::DeviceState;
 use crate::domain::request::{ACR_DEVICE, Facts};
-use crate::domain::user::Login;
-use crate::domain::{AuthReqId, BindingMessage, Job, Scope, Timestamp, User};
+use crate::domain::{AuthReqId, BindingMessage, Job, Scope, Secret, Timestamp, User};
 use crate::store::{Created, IdempotencySlot, NewRequest, Reservation, StoreError};
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ pub struct AuthenticationRequest {
     pub binding_message: Option<String>,
     pub acr_values: Option<String>,
     pub requested_expiry: Option<String>,
+    pub client_notification_token: Option<Secret>,
+    pub user_code: Option<String>,
     pub authorization_details: Option<String>,
     pub request: Option<String>,
     pub request_uri: Option<String>,
@@ -64,6 +68,18 @@ pub enum StartError {
     UnknownUser,
     #[error("this client may not ask")]
     UnauthorizedClient,
+    #[error("client_notification_token must be 22 to 1024 characters of a bearer token")]
+    NotificationToken,
+    #[error("this client may not use this kind of hint")]
+    HintKind,
+    #[error("the hint is not acceptable")]
+    Hint,
+    #[error("the login_hint_token has expired")]
+    ExpiredHintToken,
+    #[error("user_code is missing")]
+    MissingUserCode,
+    #[error("user_code is not right")]
+    InvalidUserCode,
     #[error("too many requests are open for this person")]
     OverCap,
     #[error("the Idempotency-Key was used for another request")]
@@ -75,7 +91,8 @@ pub enum StartError {
 /// What is left of the parameters once they are known to be good.
 struct Validated {
     scope: Scope,
-    login: Option<Login>,
+    hint: Hint,
+    notification_token: Option<Secret>,
     binding_message: Option<BindingMessage>,
     expiry: Duration,
 }
@@ -93,11 +110,19 @@ impl Services {
         let now = self.clock.now();
         // A lock must hold at once, so this read goes past the cache.
         let stored = self.directory.client(&client.id).await?;
-        if stored.is_none_or(|stored| stored.locked_at.is_some()) {
+        let registration = &client.registration;
+        let asks =
+            registration.allows(Grant::Ciba) || registration.delivery.mode() == DeliveryMode::Push;
+        if !asks || stored.is_none_or(|stored| stored.locked_at.is_some()) {
             return Err(StartError::UnauthorizedClient);
         }
         let validated = self.validate(client, request)?;
-        let user = self.find_user(validated.login.as_ref()).await?;
+        let user = self.find_user(client, &validated.hint, now).await?;
+        if client.registration.user_code {
+            self.check_user_code(&user, request.user_code.as_deref(), now)
+                .await?;
+        }
+        let subject = self.subject_for(client, &user).await?;
         // Whole seconds, as the challenge's `exp` will have.
         let expires_at = Timestamp::from_secs(now.plus(Duration::from_millis(999)).secs())
             .plus(validated.expiry);
@@ -120,11 +145,16 @@ impl Services {
             sealed_auth_req_id: self
                 .keys
                 .seal(&auth_req_id_context(id), auth_req_id.expose().as_bytes()),
+            sealed_notification_token: validated.notification_token.map(|token| {
+                self.keys
+                    .seal(&notification_token_context(id), token.expose().as_bytes())
+            }),
+            subject,
             scope: validated.scope,
             acr: ACR_DEVICE.to_owned(),
             binding_message: validated.binding_message,
             authorization_details: None,
-            delivery_mode: client.delivery_mode,
+            delivery_mode: client.registration.delivery.mode(),
             created_at: now,
             expires_at,
         };
@@ -135,14 +165,14 @@ impl Services {
                 user_id: user.id,
                 expires_at,
             },
-            per_client: client.open_requests_per_user,
+            per_client: client.registration.open_requests_per_user,
             per_user: self.policy.open_requests_per_user,
         };
         match self.pending.create(&new, now).await? {
             Created::Yes => {}
             Created::OverCap => return Err(StartError::OverCap),
         }
-        self.jobs_ready.notify_one();
+        self.jobs_ready.notify_waiters();
         tracing::info!(request = log_id(id), client = %client.id, "request created");
         Ok(Acknowledgement {
             auth_req_id,
@@ -170,10 +200,14 @@ impl Services {
         if !scope.contains("openid") {
             return Err(StartError::Invalid("scope without openid"));
         }
-        if !scope.is_subset(&client.scope) {
+        if !scope.is_subset(&client.registration.scope) {
             return Err(StartError::Scope);
         }
-        let login = one_hint(request)?;
+        let hint = one_hint(request)?;
+        if !client.registration.hints.contains(&hint.kind()) {
+            return Err(StartError::HintKind);
+        }
+        let notification_token = notification_token(client, request)?;
         if let Some(acr_values) = &request.acr_values {
             // Wishes in the order of preference (OpenID Connect Core 3.1.2.1): ours is the one there is.
             Scope::parse(acr_values).map_err(|_| StartError::Invalid("acr_values"))?;
@@ -188,7 +222,8 @@ impl Services {
             .transpose()?;
         Ok(Validated {
             scope,
-            login,
+            hint,
+            notification_token,
             binding_message,
             expiry: self.expiry(request)?,
         })
@@ -213,11 +248,14 @@ impl Services {
 
     /// The person behind the hint. Somebody who is locked or has no phone cannot be asked, and an
     /// asker does not learn which it is.
-    async fn find_user(&self, login: Option<&Login>) -> Result<User, StartError> {
-        let login = login.ok_or(StartError::UnknownUser)?;
+    async fn find_user(
+        &self,
+        client: &AuthenticatedClient,
+        hint: &Hint,
+        now: Timestamp,
+    ) -> Result<User, StartError> {
         let user = self
-            .directory
-            .user_by_login(login)
+            .resolve(client, hint, now)
             .await?
             .ok_or(StartError::UnknownUser)?;
         let devices = self.directory.devices_of(&user.id).await?;
@@ -275,34 +313,97 @@ impl Services {
 
     /// Opens the sealed handle of a stored request.
     pub(super) fn open_auth_req_id_of(&self, facts: &Facts) -> Result<String, StoreError> {
-        let opened = self
-            .keys
-            .open_sealed(&auth_req_id_context(facts.id), &facts.sealed_auth_req_id);
+        self.open_of(
+            facts,
+            &auth_req_id_context(facts.id),
+            &facts.sealed_auth_req_id,
+        )
+    }
+
+    /// Opens the sealed `client_notification_token` of a stored request, if it has one.
+    pub(super) fn open_notification_token_of(
+        &self,
+        facts: &Facts,
+    ) -> Result<Option<String>, StoreError> {
+        let sealed = facts.sealed_notification_token.as_ref();
+        sealed
+            .map(|sealed| self.open_of(facts, &notification_token_context(facts.id), sealed))
+            .transpose()
+    }
+
+    fn open_of(&self, facts: &Facts, context: &str, sealed: &str) -> Result<String, StoreError> {
+        let opened = self.keys.open_sealed(context, sealed).ok();
         opened
-            .ok()
             .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
             .ok_or_else(|| StoreError::Corrupt {
                 table: "pending_requests",
                 row: facts.id.to_string(),
-                what: "auth_req_id does not open",
+                what: "a sealed value does not open",
             })
     }
+}
+
+fn notification_token_context(id: crate::domain::RequestId) -> String {
+    format!("pending_requests|{id}|client_notification_token")
 }
 
 fn auth_req_id_context(id: crate::domain::RequestId) -> String {
     format!("pending_requests|{id}|auth_req_id")
 }
 
-/// Exactly one hint (CIBA Core 7.1), and one we understand. `None`: it cannot be anybody's login.
-fn one_hint(request: &AuthenticationRequest) -> Result<Option<Login>, StartError> {
+/// Exactly one hint (CIBA Core 7.1).
+fn one_hint(request: &AuthenticationRequest) -> Result<Hint, StartError> {
     match (
         &request.login_hint,
         &request.login_hint_token,
         &request.id_token_hint,
     ) {
-        (Some(login), None, None) => Ok(Login::parse(login).ok()),
-        (None, Some(_), None) => Err(StartError::Unsupported("login_hint_token")),
-        (None, None, Some(_)) => Err(StartError::Unsupported("id_token_hint")),
+        (Some(login), None, None) => Ok(Hint::Login(login.clone())),
+        (None, Some(token), None) => Ok(Hint::LoginToken(token.clone())),
+        (None, None, Some(token)) => Ok(Hint::IdToken(token.clone())),
         _ => Err(StartError::HintCount),
+    }
+}
+
+/// The token a pinged or pushed client will recognise us by: bearer token syntax (RFC 6750 2.1), at most
+/// 1024 characters, at least 22, which is what 128 bits take (CIBA Core 7.1). A polling client has none.
+fn notification_token(
+    client: &AuthenticatedClient,
+    request: &AuthenticationRequest,
+) -> Result<Option<Secret>, StartError> {
+    if client.registration.delivery.mode() == DeliveryMode::Poll {
+        return Ok(None);
+    }
+    let token = request.client_notification_token.clone();
+    let token = token.ok_or(StartError::Missing("client_notification_token"))?;
+    let text = token.expose();
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
+    let good = (22..=1024).contains(&text.len())
+        && !text.starts_with('=')
+        && text.trim_end_matches('=').bytes().all(allowed);
+    if good {
+        Ok(Some(token))
+    } else {
+        Err(StartError::NotificationToken)
+    }
+}
+
+impl From<HintError> for StartError {
+    fn from(error: HintError) -> Self {
+        match error {
+            HintError::Invalid => Self::Hint,
+            HintError::ExpiredToken => Self::ExpiredHintToken,
+            HintError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<UserCodeError> for StartError {
+    fn from(error: UserCodeError) -> Self {
+        match error {
+            UserCodeError::Missing => Self::MissingUserCode,
+            UserCodeError::Invalid => Self::InvalidUserCode,
+            UserCodeError::Store(error) => Self::Store(error),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::domain::Job;
 use crate::domain::job::RetrySchedule;
 use crate::service::Services;
+use crate::service::notify_client::Delivered;
 use crate::service::notify_device::Notified;
 use crate::store::{ClaimedJob, JobQueue, StoreError};
 use std::sync::Arc;
@@ -58,6 +59,10 @@ impl Worker {
             let Ok(permit) = self.permits.clone().acquire_owned().await else {
                 return;
             };
+            // Listen first, then look: a job that comes in between is not slept through.
+            let ready = self.services.jobs_ready.notified();
+            let mut ready = std::pin::pin!(ready);
+            ready.as_mut().enable();
             let now = self.services.clock.now();
             match self.queue.claim(1, LEASE, now).await {
                 Ok(jobs) if !jobs.is_empty() => {
@@ -77,7 +82,7 @@ impl Worker {
             }
             drop(permit);
             tokio::select! {
-                () = self.services.jobs_ready.notified() => {}
+                () = ready => {}
                 () = self.services.clock.sleep_until(now.plus(IDLE)) => {}
                 () = stop.cancelled() => {}
             }
@@ -86,33 +91,72 @@ impl Worker {
 
     /// Does one job and settles it: done, again later, or never again.
     async fn work(&self, claim: &ClaimedJob) -> Result<(), StoreError> {
-        let outcome = match &claim.job {
+        let (reason, again) = match self.attempt(&claim.job).await {
+            Ok(Attempt::Done) => {
+                settled(claim, self.queue.ack(claim).await?, "done");
+                return Ok(());
+            }
+            Ok(Attempt::Again(reason)) => (reason, true),
+            Ok(Attempt::Never(reason)) => (reason, false),
+            Err(error) => (error.to_string(), true),
+        };
+        let now = self.services.clock.now();
+        let [jitter] = self.services.entropy.bytes::<1>();
+        let deadline = claim.job.deadline();
+        let due = RetrySchedule::DELIVERY.next(claim.attempt, now, deadline, jitter);
+        match due.filter(|_| again) {
+            Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
+            None => {
+                if let Job::NotifyClient {
+                    request_id,
+                    partition,
+                    ..
+                } = &claim.job
+                {
+                    self.services
+                        .give_up_on_client(*request_id, *partition, &reason)
+                        .await?;
+                }
+                settled(claim, self.queue.bury(claim, &reason, now).await?, "dead");
+            }
+        }
+        Ok(())
+    }
+
+    async fn attempt(&self, job: &Job) -> Result<Attempt, StoreError> {
+        Ok(match job {
             Job::NotifyDevice {
                 request_id,
                 user_id,
                 expires_at,
             } => {
-                self.services
+                match self
+                    .services
                     .notify_device(*request_id, user_id, *expires_at)
-                    .await
+                    .await?
+                {
+                    Notified::Done => Attempt::Done,
+                    Notified::Retry { reason } => Attempt::Again(reason),
+                }
             }
-        };
-        let reason = match outcome {
-            Ok(Notified::Done) => {
-                settled(claim, self.queue.ack(claim).await?, "done");
-                return Ok(());
-            }
-            Ok(Notified::Retry { reason }) => reason,
-            Err(error) => error.to_string(),
-        };
-        let now = self.services.clock.now();
-        let [jitter] = self.services.entropy.bytes::<1>();
-        match RetrySchedule::DELIVERY.next(claim.attempt, now, claim.job.deadline(), jitter) {
-            Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
-            None => settled(claim, self.queue.bury(claim, &reason, now).await?, "dead"),
-        }
-        Ok(())
+            Job::NotifyClient {
+                request_id,
+                partition,
+                ..
+            } => match self.services.notify_client(*request_id, *partition).await? {
+                Delivered::Done => Attempt::Done,
+                Delivered::Retry { reason } => Attempt::Again(reason),
+                Delivered::Refused { reason } => Attempt::Never(reason),
+            },
+        })
     }
+}
+
+/// What came of one attempt, with the reason when it was not done.
+enum Attempt {
+    Done,
+    Again(String),
+    Never(String),
 }
 
 fn settled(claim: &ClaimedJob, ours: bool, outcome: &'static str) {

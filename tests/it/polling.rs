@@ -1,7 +1,7 @@
 //! Every answer a poll can get, and when.
 
-use crate::support::{Backend, TestApp, approve, assert_oauth_error, new_client, request_id};
-use assent::service::administer::NewClient;
+use crate::support::{Backend, TestApp, approve, assert_oauth_error, registration, request_id};
+use assent::domain::client::Registration;
 use std::time::Duration;
 
 async fn app() -> TestApp {
@@ -90,11 +90,15 @@ async fn a_held_poll_ends_when_its_time_is_up() {
     let app = app().await;
     let (_, _, _) = app.cast().await;
     // Held because it is registered so, and never longer than 30 s.
+    let long_poll = Duration::from_secs(20);
     let patient = app
-        .client_with(NewClient {
-            long_poll: Duration::from_secs(20),
-            ..new_client()
-        })
+        .client_with(
+            "patient",
+            Registration {
+                long_poll,
+                ..registration()
+            },
+        )
         .await;
     for (headers, seconds) in [(vec![], 20), (vec![("prefer", "wait=900")], 30)] {
         let id = patient.start("alice").await;

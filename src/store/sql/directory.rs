@@ -66,7 +66,7 @@ macro_rules! select {
     };
     (users $rest:literal) => {
         concat!(
-            "SELECT id, partition, login, name, created_at, locked_at FROM users ",
+            "SELECT id, partition, login, name, created_at, locked_at, tokens_not_before FROM users ",
             $rest
         )
     };
@@ -673,5 +673,6 @@ fn user(row: &AnyRow) -> Result<User, StoreError> {
         name: row.optional_text("name")?,
         created_at: row.time("created_at")?,
         locked_at: row.optional_time("locked_at")?,
+        tokens_not_before: row.optional_time("tokens_not_before")?,
     })
 }

@@ -439,7 +439,9 @@ pub(super) async fn standing(
     };
     let name = row.optional_text("name")?;
     Ok(Standing {
-        user: row.optional_text("login")?.map(|login| Profile { login, name }),
+        user: row
+            .optional_text("login")?
+            .map(|login| Profile { login, name }),
         client_active: row.number("clients")? == 1,
         device,
     })

@@ -21,6 +21,8 @@ const TABLES: &[&str] = &[
     "issuances",
     "refresh_families",
     "refresh_tokens",
+    "access_tokens",
+    "pairwise_subjects",
     "audit_heads",
     "audit",
     "audit_payloads",

@@ -7,7 +7,7 @@ pub use backend::Backend;
 use assent::app::{Core, Listeners, Server, World};
 use assent::clock::{Clock, ManualClock};
 use assent::config::{Config, Overrides};
-use assent::domain::client::ClientAuthMethod;
+use assent::domain::client::Registration;
 use assent::domain::user::Login;
 use assent::domain::{AuthReqId, Client, ClientId, Decision, RequestId, Scope, Timestamp, User};
 use assent::entropy::SystemEntropy;
@@ -15,7 +15,6 @@ use assent::phone::http::{Answer, HttpClient, basic};
 use assent::phone::{EnrolmentLink, Phone, ShownRequest};
 use assent::push::PushRecorder;
 use assent::service::Services;
-use assent::service::administer::NewClient;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,20 +99,23 @@ impl TestApp {
         &self.server.core.services
     }
 
-    /// Registers a relying party that authenticates by HTTP Basic.
+    /// Registers a relying party that polls and authenticates by HTTP Basic.
     pub async fn client(&self, id: &str) -> RelyingParty {
-        self.client_with(NewClient {
-            id: Some(ClientId::new(id)),
-            ..new_client()
-        })
-        .await
+        self.client_with(id, registration()).await
     }
 
-    pub async fn client_with(&self, new: NewClient) -> RelyingParty {
-        let (client, secret) = self.services().add_client(new).await.unwrap().unwrap();
+    pub async fn client_with(&self, id: &str, registration: Registration) -> RelyingParty {
+        let id = Some(ClientId::new(id));
+        let (client, secret) = self
+            .services()
+            .add_client(id, registration)
+            .await
+            .unwrap()
+            .unwrap();
+        let secret = secret.map_or_else(String::new, |secret| secret.expose().to_owned());
         RelyingParty {
-            credentials: basic(client.id.as_str(), secret.expose()),
-            secret: secret.expose().to_owned(),
+            credentials: basic(client.id.as_str(), &secret),
+            secret,
             client,
             http: self.http.clone(),
             url: self.url.clone(),
@@ -155,10 +157,14 @@ impl TestApp {
     pub async fn run_jobs(&self) -> usize {
         let mut done = 0;
         loop {
-            match self.server.core.worker.step().await.unwrap() {
-                0 => return done,
-                some => done += some,
+            let mut some = 0;
+            for worker in &self.server.core.workers {
+                some += worker.step().await.unwrap();
             }
+            if some == 0 {
+                return done;
+            }
+            done += some;
         }
     }
 
@@ -194,15 +200,8 @@ pub fn config(backend: &Backend, settings: Overrides) -> Config {
 }
 
 /// A client as most tests need it.
-pub fn new_client() -> NewClient {
-    NewClient {
-        id: None,
-        name: "Example Bank".into(),
-        auth_method: ClientAuthMethod::Basic,
-        scope: Scope::parse("openid profile").unwrap(),
-        open_requests_per_user: 3,
-        long_poll: Duration::ZERO,
-    }
+pub fn registration() -> Registration {
+    Registration::new("Example Bank", Scope::parse("openid profile").unwrap())
 }
 
 /// A relying party that knows only HTTP.

@@ -1,0 +1,221 @@
+//! A client proves who it is by a signed statement (RFC 7523 3, OpenID Connect Core 9).
+
+use super::Services;
+use super::authenticate_client::{AuthenticatedClient, ClientAuthError};
+use crate::crypto::client_keys::ClientKeySet;
+use crate::crypto::jose::Jws;
+use crate::crypto::sha256_base64url;
+use crate::domain::client::{ClientAuthentication, KeySource};
+use crate::domain::{Client, ClientId, Secret, Timestamp};
+use crate::outbound::{Method, OutboundRequest};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How far ahead an assertion may expire.
+const MAX_LIFETIME: Duration = Duration::from_secs(300);
+/// How far a client's clock may be ahead of ours.
+const SKEW: Duration = Duration::from_secs(60);
+/// How long fetched keys are good.
+const KEYS_LIFETIME: Duration = Duration::from_secs(600);
+/// How soon keys may be fetched again for a `kid` they lack.
+const REFETCH_AFTER: Duration = Duration::from_secs(30);
+/// How many clients' keys are remembered.
+const CACHE_SIZE: usize = 10_000;
+
+/// The claims of an assertion.
+#[derive(Debug, Deserialize)]
+struct Assertion {
+    iss: String,
+    sub: String,
+    aud: Audience,
+    exp: i64,
+    jti: String,
+    nbf: Option<i64>,
+    iat: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Services {
+    pub(super) async fn authenticate_by_assertion(
+        &self,
+        named: Option<&ClientId>,
+        assertion: &Secret,
+    ) -> Result<AuthenticatedClient, ClientAuthError> {
+        let now = self.clock.now();
+        let jws = Jws::parse(assertion.expose()).map_err(|_| ClientAuthError::Invalid)?;
+        let typ = jws.typ().map(str::to_ascii_lowercase);
+        if !matches!(
+            typ.as_deref(),
+            None | Some("jwt" | "client-authentication+jwt")
+        ) {
+            return Err(ClientAuthError::Invalid);
+        }
+        let id = jws
+            .unverified_claim("iss")
+            .and_then(|iss| ClientId::parse(&iss));
+        let id = id.ok_or(ClientAuthError::Invalid)?;
+        if named.is_some_and(|named| *named != id) {
+            return Err(ClientAuthError::Invalid);
+        }
+        let client = self.registered(&id, now).await?;
+        let ClientAuthentication::PrivateKeyJwt { algorithm, keys } =
+            &client.registration.authentication
+        else {
+            return Err(ClientAuthError::Invalid);
+        };
+        let keys = self
+            .client_keys(&client, keys, jws.kid.as_deref(), now)
+            .await?;
+        let claims: Assertion = keys
+            .verify(jws, Some(*algorithm))
+            .map_err(|_| ClientAuthError::Invalid)?;
+        self.check_claims(&claims, &id, now)?;
+        let use_id = format!(
+            "client|{}|{}",
+            sha256_base64url(id.as_str().as_bytes()),
+            sha256_base64url(claims.jti.as_bytes())
+        );
+        let until = Timestamp::from_secs(claims.exp).plus(SKEW);
+        if !self.replays.first_use(&use_id, until, now).await? {
+            return Err(ClientAuthError::Invalid);
+        }
+        Ok(client)
+    }
+
+    fn check_claims(
+        &self,
+        claims: &Assertion,
+        id: &ClientId,
+        now: Timestamp,
+    ) -> Result<(), ClientAuthError> {
+        let issuer = &self.policy.issuer;
+        // CIBA Core 7.1: the issuer, or the endpoint it is sent to, by any of their names.
+        let ours = |aud: &String| {
+            let endpoint = aud.strip_prefix(issuer.as_str());
+            matches!(endpoint, Some("" | "/token" | "/bc-authorize"))
+        };
+        let for_us = match &claims.aud {
+            Audience::One(aud) => ours(aud),
+            Audience::Many(auds) => auds.iter().any(ours),
+        };
+        let exp = Timestamp::from_secs(claims.exp);
+        let ahead =
+            |at: Option<i64>| at.is_some_and(|at| Timestamp::from_secs(at).since(now) > SKEW);
+        let good = claims.iss == id.as_str()
+            && claims.sub == id.as_str()
+            && for_us
+            && now < exp
+            && exp.since(now) <= MAX_LIFETIME
+            && !ahead(claims.iat)
+            && !ahead(claims.nbf)
+            && (1..=128).contains(&claims.jti.len());
+        if good {
+            Ok(())
+        } else {
+            Err(ClientAuthError::Invalid)
+        }
+    }
+
+    /// The client's public keys; fetched ones are kept for a while, and fetched anew when they lack the
+    /// `kid`, but not more often than every so many seconds.
+    async fn client_keys(
+        &self,
+        client: &Client,
+        source: &KeySource,
+        kid: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Arc<ClientKeySet>, ClientAuthError> {
+        let cached = self.client_keys.get(&client.id, source);
+        if let Some((keys, fetched_at)) = &cached {
+            let age = now.since(*fetched_at);
+            let lacks = kid.is_some_and(|kid| !keys.has(kid));
+            let fixed = matches!(source, KeySource::Jwks(_));
+            if fixed || (age < KEYS_LIFETIME && (!lacks || age < REFETCH_AFTER)) {
+                return Ok(keys.clone());
+            }
+        }
+        let fetched = match source {
+            KeySource::Jwks(set) => ClientKeySet::from_json(set),
+            KeySource::JwksUri(uri) => self.fetch_keys(uri).await,
+        };
+        match (fetched, cached) {
+            (Some(keys), _) => {
+                let keys = Arc::new(keys);
+                self.client_keys
+                    .put(&client.id, source.clone(), keys.clone(), now);
+                Ok(keys)
+            }
+            // Better the keys of before than none, for as long as they may be used.
+            (None, Some((keys, fetched_at))) if now.since(fetched_at) < KEYS_LIFETIME * 6 => {
+                Ok(keys)
+            }
+            (None, _) => Err(ClientAuthError::Invalid),
+        }
+    }
+
+    async fn fetch_keys(&self, uri: &str) -> Option<ClientKeySet> {
+        let request = OutboundRequest {
+            method: Method::Get,
+            url: uri.to_owned(),
+            headers: vec![("accept", "application/json".to_owned())],
+            body: Vec::new(),
+            ignore_answer_body: false,
+        };
+        match self.outbound.send(request).await {
+            Ok(response) if response.status == 200 => ClientKeySet::parse(&response.body),
+            Ok(response) => {
+                tracing::warn!(
+                    status = response.status,
+                    "a client's jwks_uri did not answer 200"
+                );
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a client's jwks_uri cannot be fetched");
+                None
+            }
+        }
+    }
+}
+
+/// Keys of clients, parsed.
+#[derive(Default)]
+pub(super) struct ClientKeyCache(Mutex<HashMap<ClientId, Cached>>);
+
+struct Cached {
+    source: KeySource,
+    keys: Arc<ClientKeySet>,
+    fetched_at: Timestamp,
+}
+
+impl ClientKeyCache {
+    /// The keys, if they came from this very source: a changed registration begins anew.
+    fn get(&self, id: &ClientId, source: &KeySource) -> Option<(Arc<ClientKeySet>, Timestamp)> {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = cache.get(id).filter(|cached| cached.source == *source)?;
+        Some((cached.keys.clone(), cached.fetched_at))
+    }
+
+    fn put(&self, id: &ClientId, source: KeySource, keys: Arc<ClientKeySet>, now: Timestamp) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE_SIZE {
+            cache.clear();
+        }
+        cache.insert(
+            id.clone(),
+            Cached {
+                source,
+                keys,
+                fetched_at: now,
+            },
+        );
+    }
+}

@@ -111,3 +111,30 @@ fn a_request_shows_nothing_of_itself() {
         "OutboundRequest { method: Post, .. }"
     );
 }
+
+#[test]
+fn each_permission_opens_what_it_names() {
+    let permits = |policy: &OutboundPolicy, text: &str| policy.permits(text.parse().unwrap());
+    let standard = OutboundPolicy::default();
+    let inside = OutboundPolicy {
+        internal_networks: vec!["10.20.0.0/16".parse().unwrap()],
+        ..OutboundPolicy::default()
+    };
+    for (address, by_standard, by_inside, by_development) in [
+        ("1.1.1.1", true, true, true),
+        ("10.20.3.4", false, true, false),
+        ("10.21.3.4", false, false, false),
+        ("127.0.0.1", false, false, true),
+        ("::1", false, false, true),
+        ("::ffff:127.0.0.1", false, false, false),
+        ("::ffff:10.20.3.4", false, false, false),
+    ] {
+        assert_eq!(permits(&standard, address), by_standard, "{address}");
+        assert_eq!(permits(&inside, address), by_inside, "{address}");
+        assert_eq!(
+            permits(&development(), address),
+            by_development,
+            "{address}"
+        );
+    }
+}

@@ -183,14 +183,14 @@ async fn what_a_registrant_sees_does_not_tell_ports_apart() {
     let server = Server::plain(Act::Hang).await;
     let at = |port: u16| format!("https://rp.example:{port}/");
     let closed = Server::plain(Act::Hang).await.port();
-    let open = Server::plain(Act::close_after("SSH-2.0-OpenSSH_9.2\r\n")).await;
+    let open = Server::plain(Act::banner("SSH-2.0-OpenSSH_9.2\r\n")).await;
     let here = client(development(), &Script::new(&[&["127.0.0.1"]]));
     let blocked = client(production(&server), &Script::new(&[&["127.0.0.1"]]));
     let unknown = client(development(), &Script::new(&[]));
     let errors = [
         ("connect", get(&here, &at(closed)).await),
         ("timeout", get(&here, &at(server.port())).await),
-        ("connect", get(&here, &at(open.port())).await),
+        ("tls", get(&here, &at(open.port())).await),
         ("refused", get(&blocked, &at(server.port())).await),
         ("refused", get(&blocked, "https://10.0.0.1/").await),
         ("resolve", get(&unknown, "https://rp.example/").await),

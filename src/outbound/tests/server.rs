@@ -12,6 +12,8 @@ use tokio_rustls::TlsAcceptor;
 /// What a server does when a request's head has come.
 #[derive(Clone)]
 pub enum Act {
+    /// Sends this and closes, without having been asked anything.
+    Banner(String),
     /// Sends this and waits for the next request.
     Say(String),
     /// Sends this and closes.
@@ -27,6 +29,10 @@ pub enum Act {
 impl Act {
     pub fn say(text: &str) -> Self {
         Self::Say(text.to_owned())
+    }
+
+    pub fn banner(text: &str) -> Self {
+        Self::Banner(text.to_owned())
     }
 
     pub fn close_after(text: impl Into<Vec<u8>>) -> Self {
@@ -151,9 +157,17 @@ async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     heads: &Mutex<Vec<String>>,
 ) {
+    if let Act::Banner(text) = &act {
+        let _ = stream.write_all(text.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        // Reads what the client says: closing with that unread would reset the connection.
+        while stream.read_u8().await.is_ok() {}
+        return;
+    }
     while let Some(head) = read_head(&mut stream).await {
         heads.lock().unwrap().push(head);
         match &act {
+            Act::Banner(_) => return,
             Act::Say(text) => {
                 if stream.write_all(text.as_bytes()).await.is_err() {
                     return;

@@ -9,8 +9,10 @@
 )]
 
 mod architecture;
+mod delivery;
 mod flow;
 mod model;
 mod polling;
 mod races;
 mod support;
+mod token_life;

@@ -1,6 +1,7 @@
 //! What tests stand on: a server with a clock of its own, a relying party, a person with a phone.
 
 pub mod backend;
+pub mod rp_endpoint;
 
 pub use backend::Backend;
 
@@ -253,6 +254,33 @@ impl RelyingParty {
             .form(&format!("{}/token", self.url), &headers, &parameters)
             .await
             .unwrap()
+    }
+}
+
+impl RelyingParty {
+    /// Any form to any endpoint.
+    pub async fn post(&self, path: &str, parameters: &[(&str, &str)]) -> Answer {
+        let headers = [("authorization", self.credentials.as_str())];
+        self.http
+            .form(&format!("{}{path}", self.url), &headers, parameters)
+            .await
+            .unwrap()
+    }
+
+    pub async fn introspect(&self, token: &str) -> Answer {
+        self.post("/introspect", &[("token", token)]).await
+    }
+
+    pub async fn revoke(&self, token: &str) -> Answer {
+        self.post("/revoke", &[("token", token)]).await
+    }
+
+    pub async fn refresh(&self, token: &str) -> Answer {
+        self.post(
+            "/token",
+            &[("grant_type", "refresh_token"), ("refresh_token", token)],
+        )
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Mode};
-use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url};
+use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url, generate_missing};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::http::{self, Readiness};
 use crate::push::{PushRecorder, PushSender};
@@ -308,7 +308,7 @@ async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Resul
     let deployment = deployment_key(config, &*world.entropy)?;
     let stored = keys::all(db).await?;
     let now = world.clock.now();
-    let new = KeyRing::generate_missing(&stored, &deployment, &*world.entropy, now);
+    let new = generate_missing(&stored, &deployment, &*world.entropy, now);
     if !new.is_empty() {
         let names: Vec<String> = new
             .iter()

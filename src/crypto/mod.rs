@@ -2,17 +2,25 @@
 //!
 //! One deployment key wraps a [`KeyRing`] of versioned random keys, each for one purpose:
 //! [`mac`] makes and checks handles and hashes, [`seal`] hides values at rest, [`jose`] signs and
-//! verifies statements, [`audit_chain`] links the audit's rows.
+//! verifies statements, [`audit_chain`] links the audit's rows. What clients sign is checked with the
+//! keys they publish: [`ClientKeySet`].
 
 pub mod audit_chain;
 pub mod auth_req_id;
+pub mod client_keys;
+pub mod generate;
 pub mod jose;
+pub mod jwk;
+pub mod key_record;
 pub mod key_ring;
 pub mod mac;
 pub mod seal;
+pub mod signature;
 pub mod strict_json;
 
-pub use key_ring::{DeploymentKey, KeyRecord, KeyRing, KeyRingError, Purpose};
+pub use client_keys::ClientKeySet;
+pub use key_record::{DeploymentKey, KeyRecord, KeyRingError, Purpose, generate_missing};
+pub use key_ring::{KeyRing, NoSigningKey};
 
 use aws_lc_rs::digest;
 use base64::Engine as _;

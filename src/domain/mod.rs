@@ -20,6 +20,7 @@ pub mod pacing;
 pub mod request;
 pub mod scope;
 pub mod secret;
+pub mod signature_algorithm;
 pub mod time;
 pub mod user;
 
@@ -34,5 +35,6 @@ pub use outcome::Outcome;
 pub use request::BackchannelRequest;
 pub use scope::Scope;
 pub use secret::{AuthReqId, Secret};
+pub use signature_algorithm::SignatureAlgorithm;
 pub use time::Timestamp;
 pub use user::User;

@@ -3,7 +3,7 @@
 use super::Services;
 use crate::domain::outcome::DecidedRequest;
 use crate::domain::request::AMR_DEVICE;
-use crate::domain::{Challenge, ClientId, Secret, Timestamp, UserId};
+use crate::domain::{Challenge, ClientId, Secret, SignatureAlgorithm, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
 /// The JOSE `typ` of an access token (RFC 9068 2.1).
@@ -89,11 +89,19 @@ impl Services {
             acr: &challenge.acr,
             amr: AMR_DEVICE,
         };
+        let no_key = "every key ring has an ES256 key";
+        let sign = SignatureAlgorithm::Es256;
         let response = TokenResponse {
-            access_token: &self.keys.sign_token(ACCESS_TOKEN_TYP, &access_token),
+            access_token: &self
+                .keys
+                .sign_token(sign, ACCESS_TOKEN_TYP, &access_token)
+                .expect(no_key),
             token_type: "Bearer",
             expires_in: self.policy.access_token_lifetime.as_secs(),
-            id_token: &self.keys.sign_token(ID_TOKEN_TYP, &id_token),
+            id_token: &self
+                .keys
+                .sign_token(sign, ID_TOKEN_TYP, &id_token)
+                .expect(no_key),
         };
         let response = serde_json::to_string(&response).expect("a token response serialises");
         Minted {

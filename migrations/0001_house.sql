@@ -5,6 +5,7 @@
 CREATE TABLE keys (
     purpose     TEXT NOT NULL,
     version     BIGINT NOT NULL,
+    algorithm   TEXT, -- of a signing key
     wrapped     TEXT NOT NULL,
     public_jwk  TEXT,
     created_at  BIGINT NOT NULL,

@@ -3,7 +3,7 @@
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Mode};
 use crate::crypto::client_keys::ClientKeySet;
-use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url};
+use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url, generate_missing};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::http::{self, Readiness};
 use crate::outbound::{Outbound, OutboundPolicy};
@@ -331,6 +331,7 @@ fn hint_issuers(config: &Config) -> anyhow::Result<Vec<HintIssuer>> {
         })?;
         Ok(HintIssuer {
             issuer: issuer.issuer.clone(),
+            algorithm: issuer.algorithm,
             keys,
         })
     };
@@ -375,7 +376,7 @@ async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Resul
     let stored = keys::all(db).await?;
     let deployment = deployment_key(config, &*world.entropy, stored.is_empty())?;
     let now = world.clock.now();
-    let new = KeyRing::generate_missing(&stored, &deployment, &*world.entropy, now);
+    let new = generate_missing(&stored, &deployment, &*world.entropy, now);
     if !new.is_empty() {
         let names: Vec<String> = new
             .iter()

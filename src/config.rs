@@ -1,6 +1,6 @@
 //! Settings: the embedded defaults, then a file, then the environment, then the command line.
 
-use crate::domain::Secret;
+use crate::domain::{Secret, SignatureAlgorithm};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -98,6 +98,13 @@ pub struct Ciba {
 pub struct HintIssuer {
     pub issuer: String,
     pub jwks_file: String,
+    /// How it signs.
+    #[serde(default = "es256")]
+    pub algorithm: SignatureAlgorithm,
+}
+
+const fn es256() -> SignatureAlgorithm {
+    SignatureAlgorithm::Es256
 }
 
 #[derive(Clone, Debug, Deserialize)]

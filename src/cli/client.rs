@@ -4,9 +4,9 @@ use super::Context;
 use super::output::time;
 use crate::domain::client::{
     AccessTokenFormat, ClientAuthMethod, ClientAuthentication, Delivery, DeliveryMode, Grant,
-    HintKind, KeySource, Registration, SecretTransport, SigningAlgorithm, SubjectType,
+    HintKind, KeySource, Registration, SecretTransport, SubjectType,
 };
-use crate::domain::{BindingMessage, ClientId, Scope};
+use crate::domain::{BindingMessage, ClientId, Scope, SignatureAlgorithm};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -48,7 +48,7 @@ pub struct Add {
     jwks_uri: Option<String>,
     /// How it signs its assertions: ES256, PS256, RS256 or EdDSA
     #[arg(long, default_value = "ES256", value_name = "ALG")]
-    auth_alg: SigningAlgorithm,
+    auth_alg: SignatureAlgorithm,
     /// What it may come to the token endpoint with; may be given more than once
     #[arg(long = "grant", default_values = ["urn:openid:params:grant-type:ciba"])]
     grants: Vec<Grant>,
@@ -69,7 +69,7 @@ pub struct Add {
     pairwise: bool,
     /// How its tokens are signed: ES256, PS256, RS256 or EdDSA
     #[arg(long, default_value = "ES256", value_name = "ALG")]
-    token_alg: SigningAlgorithm,
+    token_alg: SignatureAlgorithm,
     /// What its access tokens look like: jwt or opaque
     #[arg(long, default_value = "jwt")]
     token_format: AccessTokenFormat,

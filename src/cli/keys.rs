@@ -22,6 +22,9 @@ impl Keys {
                 vec![
                     key.purpose.to_string(),
                     key.version.to_string(),
+                    key.algorithm
+                        .map_or("-", |algorithm| algorithm.as_str())
+                        .to_owned(),
                     key.public_jwk.clone().unwrap_or_else(|| "secret".into()),
                     time(key.created_at),
                 ]
@@ -37,12 +40,13 @@ impl Keys {
                 json!({
                     "purpose": key.purpose,
                     "version": key.version,
+                    "algorithm": key.algorithm,
                     "public_jwk": public.and_then(Result::ok),
                     "created_at": key.created_at.secs(),
                 })
             })
             .collect();
-        let heading = ["purpose", "version", "public key", "since"];
+        let heading = ["purpose", "version", "algorithm", "public key", "since"];
         context.output.table(
             &heading,
             &rows,

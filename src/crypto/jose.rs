@@ -1,13 +1,10 @@
 //! Signed statements: JWS in compact form (RFC 7515), read strictly (RFC 8725).
 
-use super::{base64url, from_base64url, sha256_base64url, strict_json};
-use crate::domain::DeviceId;
-use crate::domain::device::PublicKey;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
-use serde::Serialize;
+pub use super::signature::{SigningKey, VerifyingKey, thumbprint};
+use super::{from_base64url, strict_json};
+use crate::domain::SignatureAlgorithm;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::fmt;
 
 /// The longest statement that is looked at, in bytes.
 pub const MAX_LEN: usize = 16 * 1024;
@@ -23,110 +20,12 @@ pub enum InvalidJws {
     Typ,
     #[error("alg is not the key's")]
     Algorithm,
+    #[error("no key fits the statement's kid and alg")]
+    UnknownKey,
     #[error("the signature does not verify")]
     Signature,
     #[error("the claims are not the expected ones")]
     Claims,
-}
-
-/// The key a statement is checked with: one key, one algorithm.
-#[derive(Clone)]
-pub struct VerifyingKey {
-    algorithm: Algorithm,
-    key: DecodingKey,
-}
-
-impl VerifyingKey {
-    /// `None` when the coordinates are not base64url.
-    pub fn new(key: &PublicKey) -> Option<Self> {
-        let (algorithm, key) = match key {
-            PublicKey::P256 { x, y } => (Algorithm::ES256, DecodingKey::from_ec_components(x, y)),
-            PublicKey::Ed25519 { x } => (Algorithm::EdDSA, DecodingKey::from_ed_components(x)),
-        };
-        Some(Self {
-            algorithm,
-            key: key.ok()?,
-        })
-    }
-}
-
-/// The RFC 7638 thumbprint of a key: a device's id, and the `kid` of ours.
-pub fn thumbprint(key: &PublicKey) -> DeviceId {
-    DeviceId::new(sha256_base64url(key.canonical_jwk().as_bytes()))
-}
-
-/// A private key with its public half and its `kid`.
-pub struct SigningKey {
-    pub kid: String,
-    pub public: PublicKey,
-    algorithm: Algorithm,
-    private: EncodingKey,
-    verifying: VerifyingKey,
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({})", self.kid)
-    }
-}
-
-impl SigningKey {
-    /// From a PKCS #8 document and its public half.
-    pub fn new(pkcs8: &[u8], public: PublicKey) -> Option<Self> {
-        let (algorithm, private) = match public {
-            PublicKey::P256 { .. } => (Algorithm::ES256, EncodingKey::from_ec_der(pkcs8)),
-            PublicKey::Ed25519 { .. } => (Algorithm::EdDSA, EncodingKey::from_ed_der(pkcs8)),
-        };
-        let verifying = VerifyingKey::new(&public)?;
-        let key = Self {
-            kid: thumbprint(&public).to_string(),
-            public,
-            algorithm,
-            private,
-            verifying,
-        };
-        // A key that cannot sign is found now, not at the first token.
-        let token = key.sign("key-check", &Value::Null);
-        Jws::parse(&token)
-            .ok()?
-            .verify::<Value>("key-check", &key.verifying)
-            .ok()?;
-        Some(key)
-    }
-
-    pub const fn verifying_key(&self) -> &VerifyingKey {
-        &self.verifying
-    }
-
-    /// Signs claims as a statement of the type `typ`.
-    pub fn sign(&self, typ: &str, claims: &impl Serialize) -> String {
-        let header =
-            serde_json::json!({ "alg": self.public.algorithm(), "kid": self.kid, "typ": typ });
-        // Our own claim types always serialise, and a checked key always signs.
-        let claims = serde_json::to_vec(claims).expect("claims serialise");
-        let mut token = base64url(header.to_string().as_bytes());
-        token.push('.');
-        token.push_str(&base64url(&claims));
-        let signature = jsonwebtoken::crypto::sign(token.as_bytes(), &self.private, self.algorithm)
-            .expect("a checked key signs");
-        token.push('.');
-        token.push_str(&signature);
-        token
-    }
-
-    /// The public key as a member of a JWK set (RFC 7517 5).
-    pub fn jwk(&self) -> Value {
-        public_jwk(&self.public, &self.kid)
-    }
-}
-
-/// A public key as a member of a JWK set (RFC 7517 5).
-pub fn public_jwk(key: &PublicKey, kid: &str) -> Value {
-    let mut jwk: Value = serde_json::from_str(&key.canonical_jwk()).unwrap_or_default();
-    jwk["kid"] = kid.into();
-    jwk["use"] = "sig".into();
-    jwk["alg"] = key.algorithm().into();
-    jwk
 }
 
 /// A statement whose form is right and whose signature nobody has checked yet.
@@ -180,13 +79,9 @@ impl<'a> Jws<'a> {
         })
     }
 
-    /// The `typ` of the header.
-    pub fn typ(&self) -> Option<&str> {
-        self.typ.as_deref()
-    }
-
-    /// A text claim of a payload that nobody has verified: good for finding the key, for nothing else.
-    pub fn unverified_claim(&self, name: &str) -> Option<String> {
+    /// A member of the claims while nobody has checked the signature: good for finding out whose keys
+    /// to check it with, and for nothing else.
+    pub fn unverified_member(&self, name: &str) -> Option<String> {
         let claims = strict_json::parse(&self.payload).ok()?;
         claims.get(name)?.as_str().map(str::to_owned)
     }
@@ -200,22 +95,39 @@ impl<'a> Jws<'a> {
         typ: &str,
         key: &VerifyingKey,
     ) -> Result<T, InvalidJws> {
-        if !self
-            .typ
-            .is_some_and(|found| found.eq_ignore_ascii_case(typ))
-        {
+        self.verify_with(&[Some(typ)], key.algorithm(), [key])
+    }
+
+    /// The same with several types, `None` being a header without one, and several keys, of which any
+    /// may have signed. The algorithm is what the caller expects, whatever the header says.
+    ///
+    /// # Errors
+    /// As [`Jws::verify`]; [`InvalidJws::UnknownKey`] when there is no key to try.
+    pub fn verify_with<'k, T: DeserializeOwned>(
+        self,
+        typs: &[Option<&str>],
+        algorithm: SignatureAlgorithm,
+        keys: impl IntoIterator<Item = &'k VerifyingKey>,
+    ) -> Result<T, InvalidJws> {
+        let fits = |expected: &Option<&str>| match (expected, &self.typ) {
+            (None, None) => true,
+            (Some(expected), Some(found)) => found.eq_ignore_ascii_case(expected),
+            _ => false,
+        };
+        if !typs.iter().any(fits) {
             return Err(InvalidJws::Typ);
         }
-        if self.alg.parse::<Algorithm>().ok() != Some(key.algorithm) {
+        if SignatureAlgorithm::of_header(&self.alg) != Some(algorithm) {
             return Err(InvalidJws::Algorithm);
         }
-        let verified = jsonwebtoken::crypto::verify(
-            self.signature,
-            self.signing_input.as_bytes(),
-            &key.key,
-            key.algorithm,
-        );
-        if !verified.unwrap_or(false) {
+        let mut keys = keys
+            .into_iter()
+            .filter(|key| key.algorithm() == algorithm)
+            .peekable();
+        if keys.peek().is_none() {
+            return Err(InvalidJws::UnknownKey);
+        }
+        if !keys.any(|key| key.verifies(self.signing_input, self.signature)) {
             return Err(InvalidJws::Signature);
         }
         let claims = strict_json::parse(&self.payload).map_err(|_| InvalidJws::Claims)?;
@@ -226,25 +138,24 @@ impl<'a> Jws<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::key_ring::{generate_ed25519, generate_p256};
+    use crate::crypto::base64url;
+    use crate::crypto::generate::generate;
+    use crate::crypto::jwk::PublicJwk;
     use proptest::prelude::*;
     use serde_json::json;
 
+    fn key_for(algorithm: SignatureAlgorithm) -> SigningKey {
+        let (pkcs8, public) = generate(algorithm);
+        SigningKey::new(&pkcs8, public, algorithm).unwrap()
+    }
+
     fn key() -> SigningKey {
-        let (pkcs8, public) = generate_p256();
-        SigningKey::new(&pkcs8, public).unwrap()
+        key_for(SignatureAlgorithm::Es256)
     }
 
     /// A token with any header and payload bytes, signed well.
     fn forge(key: &SigningKey, header: &str, payload: &str) -> String {
-        let input = format!(
-            "{}.{}",
-            base64url(header.as_bytes()),
-            base64url(payload.as_bytes())
-        );
-        let signature =
-            jsonwebtoken::crypto::sign(input.as_bytes(), &key.private, key.algorithm).unwrap();
-        format!("{input}.{signature}")
+        key.sign_parts(header.as_bytes(), payload.as_bytes())
     }
 
     fn read(token: &str, key: &SigningKey) -> Result<Value, InvalidJws> {
@@ -253,11 +164,51 @@ mod tests {
 
     #[test]
     fn what_we_sign_we_verify() {
-        let (pkcs8, public) = generate_ed25519();
-        for key in [key(), SigningKey::new(&pkcs8, public).unwrap()] {
+        for &algorithm in SignatureAlgorithm::ALL {
+            let key = key_for(algorithm);
             let token = key.sign("t", &json!({"a": 1}));
             assert_eq!(read(&token, &key), Ok(json!({"a": 1})));
             assert_eq!(Jws::parse(&token).unwrap().kid, Some(key.kid.clone()));
+        }
+    }
+
+    /// What others have signed: RFC 7515 A.2 and A.3, RFC 8037 A.4.
+    #[test]
+    fn what_the_standards_sign_we_verify() {
+        let joe = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let claims =
+            json!({"iss": "joe", "exp": 1_300_819_380, "http://example.com/is_root": true});
+        for (algorithm, jwk, token, expected) in [
+            (
+                SignatureAlgorithm::Rs256,
+                json!({"kty": "RSA", "e": "AQAB", "n": "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}),
+                format!("eyJhbGciOiJSUzI1NiJ9.{joe}.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw"),
+                Ok(claims.clone()),
+            ),
+            (
+                SignatureAlgorithm::Es256,
+                json!({"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}),
+                format!("eyJhbGciOiJFUzI1NiJ9.{joe}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"),
+                Ok(claims),
+            ),
+            (
+                SignatureAlgorithm::EdDsa,
+                json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg".to_owned(),
+                // Well signed, and not JSON.
+                Err(InvalidJws::Claims),
+            ),
+        ] {
+            let key = PublicJwk::from_jwk(&jwk).unwrap();
+            let key = VerifyingKey::of_jwk(&key, algorithm).unwrap();
+            let verify = |token: &str| {
+                Jws::parse(token)
+                    .unwrap()
+                    .verify_with::<Value>(&[None], algorithm, [&key])
+            };
+            assert_eq!(verify(&token), expected, "{algorithm}");
+            let other = token.replacen(".eyJpc3Mi", ".eyJpc4Mi", 1).replacen(".RX", ".RY", 1);
+            assert_eq!(verify(&other), Err(InvalidJws::Signature), "{algorithm}");
         }
     }
 

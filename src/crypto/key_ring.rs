@@ -1,85 +1,29 @@
 //! The key ring: versioned random keys, one purpose each, wrapped by the deployment key.
 
 use super::auth_req_id::{self, Handle};
+use super::base64url;
 use super::jose::{InvalidJws, Jws, SigningKey, VerifyingKey};
+use super::jwk::PublicJwk;
+use super::key_record::{DeploymentKey, KeyRecord, KeyRingError, Purpose};
 use super::mac::{MacKey, equal};
 use super::seal::{CannotOpen, SealKey};
-use super::{base64url, from_base64url};
-use crate::domain::client::{SecretVerifier, SigningAlgorithm};
-use crate::domain::device::PublicKey;
-use crate::domain::{AuthReqId, ClientId, Partition, Secret, Timestamp, UserId};
-use crate::entropy::Entropy;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+use crate::domain::client::SecretVerifier;
+use crate::domain::{
+    AuthReqId, ClientId, Partition, Secret, SignatureAlgorithm, Timestamp, UserId,
 };
+use crate::entropy::Entropy;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-text_enum! {
-    /// What a key is for. No key has two uses.
-    Purpose: "key purpose" {
-        /// MAC of `auth_req_id`.
-        IdMac = "id-mac",
-        /// Keyed hash of client secrets and enrolment codes.
-        SecretPepper = "secret-pepper",
-        /// AEAD of values at rest.
-        DataSeal = "data-seal",
-        /// Keyed hash of persons: partition and `sub_ref`.
-        Subject = "subject",
-        /// MAC of the nonces given to devices with a wrong clock.
-        DeviceNonce = "device-nonce",
-        /// Signs access tokens and ID Tokens.
-        TokenSigning = "token-signing",
-        /// Signs challenges; devices pin it.
-        ChallengeSigning = "challenge-signing",
-        /// Signs the audit's checkpoints.
-        Audit = "audit",
-    }
-}
-
-/// The key that wraps all others: from a file or the environment, never stored with the data.
-pub struct DeploymentKey(SealKey);
-
-impl DeploymentKey {
-    /// From 32 random bytes.
-    pub fn new(key: &[u8; 32]) -> Self {
-        Self(SealKey::new(key))
-    }
-
-    /// Reads base64url text of exactly 32 bytes.
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = Zeroizing::new(from_base64url(text.trim())?);
-        Some(Self::new(bytes.as_slice().try_into().ok()?))
-    }
-}
-
-/// A key as it is stored: wrapped, with its public half in the open.
-#[derive(Clone, Debug)]
-pub struct KeyRecord {
-    pub purpose: Purpose,
-    pub version: u32,
-    /// The private key, sealed by the deployment key.
-    pub wrapped: String,
-    /// The public half as canonical JWK; `None` for a symmetric key.
-    pub public_jwk: Option<String>,
-    pub created_at: Timestamp,
-}
-
-/// Why the key ring cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRingError {
-    #[error(
-        "the deployment key does not open {purpose} v{version}: it is not the key this database was set up with"
-    )]
-    DeploymentKey { purpose: Purpose, version: u32 },
-    #[error("{purpose} v{version} opens but is not a usable key")]
-    Damaged { purpose: Purpose, version: u32 },
-    #[error("the key ring has no {0} key")]
-    Missing(Purpose),
-}
+/// There is no key to sign tokens with by this algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no {0} key to sign tokens with; `assent keys rotate token-signing --alg {0}` makes one"
+)]
+pub struct NoSigningKey(pub SignatureAlgorithm);
 
 /// Every version of one purpose's key; the newest makes, all of them check.
 struct Versions<K>(BTreeMap<u32, K>);
@@ -107,22 +51,6 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Makes a first key of each purpose that `present` lacks.
-    pub fn generate_missing(
-        present: &[KeyRecord],
-        deployment: &DeploymentKey,
-        entropy: &dyn Entropy,
-        now: Timestamp,
-    ) -> Vec<KeyRecord> {
-        let missing =
-            |purpose: &&Purpose| !present.iter().any(|record| record.purpose == **purpose);
-        Purpose::ALL
-            .iter()
-            .filter(missing)
-            .map(|&purpose| generate(purpose, deployment, entropy, now))
-            .collect()
-    }
-
     /// Unwraps the stored keys.
     ///
     /// # Errors
@@ -137,10 +65,7 @@ impl KeyRing {
             let mut versions = BTreeMap::new();
             for record in records.iter().filter(|record| record.purpose == purpose) {
                 let version = record.version;
-                let bytes = deployment
-                    .0
-                    .open(&wrap_context(purpose, version), &record.wrapped)
-                    .map_err(|CannotOpen| KeyRingError::DeploymentKey { purpose, version })?;
+                let bytes = deployment.unwrap(record)?;
                 let key = make(&bytes, record).ok_or(KeyRingError::Damaged { purpose, version })?;
                 versions.insert(version, key);
             }
@@ -154,7 +79,7 @@ impl KeyRing {
         let seal = |bytes: &[u8], _: &KeyRecord| bytes.try_into().ok().map(SealKey::new);
         let signing = |bytes: &[u8], record: &KeyRecord| {
             let jwk = serde_json::from_str(record.public_jwk.as_deref()?).ok()?;
-            SigningKey::new(bytes, PublicKey::from_jwk(&jwk).ok()?)
+            SigningKey::new(bytes, PublicJwk::from_jwk(&jwk).ok()?, record.algorithm?)
         };
         Ok(Self {
             id_mac: collect(records, deployment, Purpose::IdMac, mac)?,
@@ -318,13 +243,21 @@ impl KeyRing {
     // Statements
 
     /// Signs a token: `typ` is `at+jwt` (RFC 9068) or `JWT`.
+    ///
+    /// # Errors
+    /// [`NoSigningKey`] for an algorithm that nobody has asked a key for. ES256 and EdDSA always have
+    /// one.
     pub fn sign_token(
         &self,
-        _algorithm: SigningAlgorithm,
+        algorithm: SignatureAlgorithm,
         typ: &str,
         claims: &impl Serialize,
-    ) -> String {
-        self.token_signing.newest().1.sign(typ, claims)
+    ) -> Result<String, NoSigningKey> {
+        let keys = self.token_signing.0.values().rev();
+        keys.into_iter()
+            .find(|key| key.algorithm() == algorithm)
+            .map(|key| key.sign(typ, claims))
+            .ok_or(NoSigningKey(algorithm))
     }
 
     /// Verifies a token we signed.
@@ -350,6 +283,14 @@ impl KeyRing {
         _now: Timestamp,
     ) -> Result<T, InvalidJws> {
         verify_ours(&self.token_signing, typ, token)
+    }
+
+    /// Whether tokens can be signed by this algorithm.
+    pub fn can_sign_tokens(&self, algorithm: SignatureAlgorithm) -> bool {
+        self.token_signing
+            .0
+            .values()
+            .any(|key| key.algorithm() == algorithm)
     }
 
     pub fn sign_challenge(&self, typ: &str, claims: &impl Serialize) -> String {
@@ -425,134 +366,5 @@ fn jwks(keys: &Versions<SigningKey>) -> serde_json::Value {
     serde_json::json!({ "keys": keys.0.values().map(SigningKey::jwk).collect::<Vec<_>>() })
 }
 
-fn wrap_context(purpose: Purpose, version: u32) -> String {
-    format!("keys|{purpose}|{version}")
-}
-
-fn generate(
-    purpose: Purpose,
-    deployment: &DeploymentKey,
-    entropy: &dyn Entropy,
-    now: Timestamp,
-) -> KeyRecord {
-    let (private, public) = match purpose {
-        Purpose::TokenSigning | Purpose::ChallengeSigning => {
-            let (private, public) = generate_p256();
-            (private, Some(public))
-        }
-        Purpose::Audit => {
-            let (private, public) = generate_ed25519();
-            (private, Some(public))
-        }
-        Purpose::IdMac
-        | Purpose::SecretPepper
-        | Purpose::DataSeal
-        | Purpose::Subject
-        | Purpose::DeviceNonce => (Zeroizing::new(entropy.bytes::<32>().to_vec()), None),
-    };
-    KeyRecord {
-        purpose,
-        version: 1,
-        wrapped: deployment.0.seal(&wrap_context(purpose, 1), &private),
-        public_jwk: public.as_ref().map(PublicKey::canonical_jwk),
-        created_at: now,
-    }
-}
-
-/// A new P-256 key: PKCS #8 and public half. The provider draws the randomness.
-pub fn generate_p256() -> (Zeroizing<Vec<u8>>, PublicKey) {
-    let pair =
-        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("the provider makes keys");
-    let pkcs8 = pair.to_pkcs8v1().expect("a new key can be written");
-    // An uncompressed point: 0x04, x, y (SEC 1, 2.3.3).
-    let point = pair.public_key().as_ref();
-    let public = PublicKey::P256 {
-        x: base64url(&point[1..33]),
-        y: base64url(&point[33..65]),
-    };
-    (Zeroizing::new(pkcs8.as_ref().to_vec()), public)
-}
-
-/// A new Ed25519 key: PKCS #8 and public half. The provider draws the randomness.
-pub fn generate_ed25519() -> (Zeroizing<Vec<u8>>, PublicKey) {
-    let pair = Ed25519KeyPair::generate().expect("the provider makes keys");
-    let pkcs8 = pair.to_pkcs8v1().expect("a new key can be written");
-    let public = PublicKey::Ed25519 {
-        x: base64url(pair.public_key().as_ref()),
-    };
-    (Zeroizing::new(pkcs8.as_ref().to_vec()), public)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entropy::SystemEntropy;
-
-    fn ring(deployment: &DeploymentKey) -> (Vec<KeyRecord>, KeyRing) {
-        let records =
-            KeyRing::generate_missing(&[], deployment, &SystemEntropy, Timestamp::from_millis(0));
-        let ring = KeyRing::open(&records, deployment).unwrap();
-        (records, ring)
-    }
-
-    #[test]
-    fn a_ring_opens_with_its_own_deployment_key_only() {
-        let (records, _) = ring(&DeploymentKey::new(&[1; 32]));
-        assert_eq!(records.len(), Purpose::ALL.len());
-        let wrong = KeyRing::open(&records, &DeploymentKey::new(&[2; 32]));
-        assert!(matches!(
-            wrong.err(),
-            Some(KeyRingError::DeploymentKey { .. })
-        ));
-        let short = KeyRing::open(&records[1..], &DeploymentKey::new(&[1; 32]));
-        assert_eq!(short.err(), Some(KeyRingError::Missing(records[0].purpose)));
-    }
-
-    #[test]
-    fn a_wrapped_key_does_not_open_as_another() {
-        let deployment = DeploymentKey::new(&[1; 32]);
-        let (mut records, _) = ring(&deployment);
-        let stolen = records[0].wrapped.clone();
-        records[1].wrapped = stolen;
-        assert!(KeyRing::open(&records, &deployment).is_err());
-    }
-
-    #[test]
-    fn a_secret_matches_its_client_only() {
-        let (_, ring) = ring(&DeploymentKey::new(&[1; 32]));
-        let (a, b) = (ClientId::new("a"), ClientId::new("b"));
-        let secret = Secret::new("s3cret".into());
-        let verifier = ring.secret_verifier(&a, &secret);
-        assert!(ring.secret_matches(&a, &secret, Some(&verifier)));
-        assert!(!ring.secret_matches(&b, &secret, Some(&verifier)));
-        assert!(!ring.secret_matches(&a, &Secret::new("s3creT".into()), Some(&verifier)));
-        assert!(!ring.secret_matches(&a, &secret, None));
-    }
-
-    #[test]
-    fn a_nonce_lives_for_two_periods() {
-        let (_, ring) = ring(&DeploymentKey::new(&[1; 32]));
-        let period = Duration::from_secs(60);
-        let at = Timestamp::from_secs;
-        let nonce = ring.device_nonce(at(59), period);
-        assert!(ring.device_nonce_is_fresh(&nonce, at(59), period));
-        assert!(ring.device_nonce_is_fresh(&nonce, at(119), period));
-        assert!(!ring.device_nonce_is_fresh(&nonce, at(120), period));
-        assert!(!ring.device_nonce_is_fresh("", at(59), period));
-    }
-
-    #[test]
-    fn one_purpose_does_not_verify_anothers_statements() {
-        let (_, ring) = ring(&DeploymentKey::new(&[1; 32]));
-        let token = ring.sign_token(SigningAlgorithm::Es256, "x", &1);
-        assert_eq!(ring.verify_token::<u8>("x", &token), Ok(1));
-        assert_eq!(
-            ring.verify_challenge::<u8>("x", &token),
-            Err(InvalidJws::Signature)
-        );
-        assert_eq!(
-            ring.verify_token::<u8>("x", &ring.sign_challenge("x", &1)),
-            Err(InvalidJws::Signature)
-        );
-    }
-}
+mod tests;

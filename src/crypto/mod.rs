@@ -2,21 +2,28 @@
 //!
 //! One deployment key wraps a [`KeyRing`] of versioned random keys, each for one purpose:
 //! [`mac`] makes and checks handles and hashes, [`seal`] hides values at rest, [`jose`] signs and
-//! verifies statements, [`audit_chain`] links the audit's rows.
+//! verifies statements, [`audit_chain`] links the audit's rows. What clients sign is checked with the
+//! keys they publish: [`ClientKeySet`].
 
 pub mod audit_chain;
 pub mod auth_req_id;
 pub mod client_keys;
+pub mod generate;
 pub mod jose;
+pub mod jwk;
+pub mod key_record;
 pub mod key_ring;
 pub mod mac;
 pub mod password;
 pub mod seal;
+pub mod signature;
 pub mod strict_json;
 
-pub use key_ring::{DeploymentKey, KeyRecord, KeyRing, KeyRingError, Purpose};
+pub use client_keys::ClientKeySet;
+pub use key_record::{DeploymentKey, KeyRecord, KeyRingError, Purpose, generate_missing};
+pub use key_ring::{KeyRing, NoSigningKey};
 
-use crate::domain::client::SigningAlgorithm;
+use crate::domain::SignatureAlgorithm;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,10 +42,10 @@ pub fn sha256_base64url(data: &[u8]) -> String {
 
 /// The left half of a text's hash, base64url: `at_hash` and its kin (OpenID Connect Core 3.1.3.6). The
 /// hash is the algorithm's own: SHA-512 for Ed25519, else SHA-256.
-pub fn half_hash(algorithm: SigningAlgorithm, text: &str) -> String {
+pub fn half_hash(algorithm: SignatureAlgorithm, text: &str) -> String {
     let hash = match algorithm {
-        SigningAlgorithm::EdDsa => digest::digest(&digest::SHA512, text.as_bytes()),
-        SigningAlgorithm::Es256 | SigningAlgorithm::Ps256 | SigningAlgorithm::Rs256 => {
+        SignatureAlgorithm::EdDsa => digest::digest(&digest::SHA512, text.as_bytes()),
+        SignatureAlgorithm::Es256 | SignatureAlgorithm::Ps256 | SignatureAlgorithm::Rs256 => {
             digest::digest(&digest::SHA256, text.as_bytes())
         }
     };

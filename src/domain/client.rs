@@ -1,6 +1,6 @@
 //! Relying parties, as the Directory knows them.
 
-use super::{ClientId, Scope, Timestamp};
+use super::{ClientId, Scope, SignatureAlgorithm, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct Registration {
     /// Whether the person's `user_code` must come with each request.
     pub user_code: bool,
     pub subject: SubjectType,
-    pub id_token_algorithm: SigningAlgorithm,
+    pub id_token_algorithm: SignatureAlgorithm,
     pub access_token_format: AccessTokenFormat,
     /// Who the access tokens are for; `None`: this server.
     pub audience: Option<String>,
@@ -57,7 +57,7 @@ impl Registration {
             hints: BTreeSet::from([HintKind::LoginHint]),
             user_code: false,
             subject: SubjectType::Public,
-            id_token_algorithm: SigningAlgorithm::Es256,
+            id_token_algorithm: SignatureAlgorithm::Es256,
             access_token_format: AccessTokenFormat::Jwt,
             audience: None,
             open_requests_per_user: 3,
@@ -94,7 +94,7 @@ pub enum ClientAuthentication {
     Secret(SecretTransport),
     /// A JWT signed by the client's key (RFC 7523, OpenID Connect Core 9).
     PrivateKeyJwt {
-        algorithm: SigningAlgorithm,
+        algorithm: SignatureAlgorithm,
         keys: KeySource,
     },
 }
@@ -222,15 +222,5 @@ text_enum! {
         Jwt = "jwt",
         /// A random text: only introspection tells what it is good for.
         Opaque = "opaque",
-    }
-}
-
-text_enum! {
-    /// A signature algorithm (RFC 7518 3.1, RFC 8037 3.1).
-    SigningAlgorithm: "signing algorithm" {
-        Es256 = "ES256",
-        Ps256 = "PS256",
-        Rs256 = "RS256",
-        EdDsa = "EdDSA",
     }
 }

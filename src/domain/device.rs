@@ -1,6 +1,6 @@
 //! Enrolled phones and the keys they sign with.
 
-use super::{DeviceId, Secret, Timestamp, UserId};
+use super::{DeviceId, Secret, SignatureAlgorithm, Timestamp, UserId};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -99,10 +99,10 @@ impl PublicKey {
     }
 
     /// The one signature algorithm this key is used with.
-    pub const fn algorithm(&self) -> &'static str {
+    pub const fn algorithm(&self) -> SignatureAlgorithm {
         match self {
-            Self::P256 { .. } => "ES256",
-            Self::Ed25519 { .. } => "EdDSA",
+            Self::P256 { .. } => SignatureAlgorithm::Es256,
+            Self::Ed25519 { .. } => SignatureAlgorithm::EdDsa,
         }
     }
 }

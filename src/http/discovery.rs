@@ -1,7 +1,8 @@
 //! What this server offers (OpenID Connect Discovery, RFC 8414, CIBA Core 4) and the keys to its tokens.
 
 use super::{App, no_route, path};
-use crate::domain::client::{ClientAuthMethod, DeliveryMode, Grant, SigningAlgorithm};
+use crate::domain::SignatureAlgorithm;
+use crate::domain::client::{ClientAuthMethod, DeliveryMode, Grant};
 use crate::domain::request::ACR_DEVICE;
 use actix_web::HttpResponse;
 use actix_web::http::header::CACHE_CONTROL;
@@ -48,13 +49,13 @@ struct Metadata<'a> {
     backchannel_token_delivery_modes_supported: &'static [DeliveryMode],
     backchannel_user_code_parameter_supported: bool,
     token_endpoint_auth_methods_supported: &'static [ClientAuthMethod],
-    token_endpoint_auth_signing_alg_values_supported: &'static [SigningAlgorithm],
+    token_endpoint_auth_signing_alg_values_supported: &'static [SignatureAlgorithm],
     introspection_endpoint_auth_methods_supported: &'static [ClientAuthMethod],
-    introspection_endpoint_auth_signing_alg_values_supported: &'static [SigningAlgorithm],
+    introspection_endpoint_auth_signing_alg_values_supported: &'static [SignatureAlgorithm],
     revocation_endpoint_auth_methods_supported: &'static [ClientAuthMethod],
-    revocation_endpoint_auth_signing_alg_values_supported: &'static [SigningAlgorithm],
+    revocation_endpoint_auth_signing_alg_values_supported: &'static [SignatureAlgorithm],
     subject_types_supported: &'static [&'static str],
-    id_token_signing_alg_values_supported: &'static [SigningAlgorithm],
+    id_token_signing_alg_values_supported: &'static [SignatureAlgorithm],
     acr_values_supported: &'static [&'static str],
     claims_supported: &'static [&'static str],
     claims_parameter_supported: bool,
@@ -85,14 +86,14 @@ async fn discovery(app: App) -> HttpResponse {
             backchannel_token_delivery_modes_supported: DeliveryMode::ALL,
             backchannel_user_code_parameter_supported: true,
             token_endpoint_auth_methods_supported: ClientAuthMethod::ALL,
-            token_endpoint_auth_signing_alg_values_supported: SigningAlgorithm::ALL,
+            token_endpoint_auth_signing_alg_values_supported: SignatureAlgorithm::ALL,
             introspection_endpoint_auth_methods_supported: ClientAuthMethod::ALL,
-            introspection_endpoint_auth_signing_alg_values_supported: SigningAlgorithm::ALL,
+            introspection_endpoint_auth_signing_alg_values_supported: SignatureAlgorithm::ALL,
             revocation_endpoint_auth_methods_supported: ClientAuthMethod::ALL,
-            revocation_endpoint_auth_signing_alg_values_supported: SigningAlgorithm::ALL,
+            revocation_endpoint_auth_signing_alg_values_supported: SignatureAlgorithm::ALL,
 
             subject_types_supported: &["public", "pairwise"],
-            id_token_signing_alg_values_supported: SigningAlgorithm::ALL,
+            id_token_signing_alg_values_supported: SignatureAlgorithm::ALL,
             acr_values_supported: &[ACR_DEVICE],
             claims_supported: &[
                 "iss",

@@ -7,8 +7,9 @@ pub mod http;
 pub mod statement;
 
 use crate::clock::Clock;
-use crate::crypto::jose::{SigningKey, thumbprint};
-use crate::crypto::key_ring::generate_p256;
+use crate::crypto::generate::generate_p256;
+use crate::crypto::jose::SigningKey;
+
 use crate::crypto::{base64url, from_base64url, sha256_base64url};
 use crate::domain::approval::{APPROVAL_TYP, Approval};
 use crate::domain::challenge::CHALLENGE_TYP;
@@ -116,7 +117,7 @@ impl Phone {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, PhoneError> {
         let (private_key, public) = generate_p256();
-        let key = SigningKey::new(&private_key, public).ok_or(PhoneError::File)?;
+        let key = SigningKey::of_device(&private_key, public).ok_or(PhoneError::File)?;
         let mut phone = Self {
             issuer: link.issuer.clone(),
             key,
@@ -178,7 +179,7 @@ impl Phone {
     ) -> Result<Self, PhoneError> {
         let private_key = from_base64url(&file.private_key).ok_or(PhoneError::File)?;
         let public = PublicKey::from_jwk(&file.public_key).map_err(|_| PhoneError::File)?;
-        let key = SigningKey::new(&private_key, public).ok_or(PhoneError::File)?;
+        let key = SigningKey::of_device(&private_key, public).ok_or(PhoneError::File)?;
         Ok(Self {
             issuer: file.issuer,
             key,
@@ -191,7 +192,7 @@ impl Phone {
     }
 
     pub fn id(&self) -> DeviceId {
-        thumbprint(&self.key.public)
+        DeviceId::new(self.key.kid.as_str())
     }
 
     pub fn issuer(&self) -> &str {

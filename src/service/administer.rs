@@ -2,12 +2,13 @@
 
 use super::Services;
 use crate::crypto::base64url;
-use crate::crypto::client_keys::ClientKeySet;
+use crate::crypto::client_keys::InvalidKeySet;
+use crate::crypto::{ClientKeySet, NoSigningKey};
 use crate::domain::client::{
     Client, ClientAuthentication, DeliveryMode, Grant, KeySource, Registration,
 };
 use crate::domain::user::Login;
-use crate::domain::{ClientId, Secret, User, UserId};
+use crate::domain::{ClientId, Secret, SignatureAlgorithm, User, UserId};
 use crate::outbound::RefusedUrl;
 use crate::store::StoreError;
 use serde_json::json;
@@ -21,8 +22,12 @@ pub enum InvalidRegistration {
         url: String,
         why: RefusedUrl,
     },
-    #[error("the JWK set holds no usable public key")]
-    Keys,
+    #[error("the JWK set is not acceptable: {0}")]
+    KeySet(#[from] InvalidKeySet),
+    #[error("the JWK set holds no {0} key")]
+    NoKey(SignatureAlgorithm),
+    #[error(transparent)]
+    NoSigningKey(#[from] NoSigningKey),
     #[error("a client that is pinged or polls needs the CIBA grant")]
     Grants,
 }
@@ -53,11 +58,17 @@ impl Services {
                 check("jwks_uri", uri)?;
             }
             ClientAuthentication::PrivateKeyJwt {
+                algorithm,
                 keys: KeySource::Jwks(set),
-                ..
             } => {
-                ClientKeySet::from_json(set).ok_or(InvalidRegistration::Keys)?;
+                let keys = ClientKeySet::parse(set.to_string().as_bytes())?;
+                if !keys.has_key_for(*algorithm) {
+                    return Err(InvalidRegistration::NoKey(*algorithm));
+                }
             }
+        }
+        if !self.keys.can_sign_tokens(registration.id_token_algorithm) {
+            return Err(NoSigningKey(registration.id_token_algorithm).into());
         }
         let fetches = registration.delivery.mode() != DeliveryMode::Push;
         let acts_for_itself = registration.allows(Grant::ClientCredentials);

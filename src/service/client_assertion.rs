@@ -2,11 +2,10 @@
 
 use super::Services;
 use super::authenticate_client::{AuthenticatedClient, ClientAuthError};
-use crate::crypto::client_keys::ClientKeySet;
-use crate::crypto::jose::Jws;
-use crate::crypto::sha256_base64url;
+use crate::crypto::jose::{InvalidJws, Jws};
+use crate::crypto::{ClientKeySet, sha256_base64url};
 use crate::domain::client::{ClientAuthentication, KeySource};
-use crate::domain::{Client, ClientId, Secret, Timestamp};
+use crate::domain::{Client, ClientId, Secret, SignatureAlgorithm, Timestamp};
 use crate::outbound::{Method, OutboundRequest};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -21,6 +20,10 @@ const SKEW: Duration = Duration::from_secs(60);
 const KEYS_LIFETIME: Duration = Duration::from_secs(600);
 /// How soon keys may be fetched again for a `kid` they lack.
 const REFETCH_AFTER: Duration = Duration::from_secs(30);
+/// How long fetched keys serve when no newer ones can be had.
+const STALE_KEYS_LIFETIME: Duration = Duration::from_secs(3600);
+/// The types an assertion may have; most have none (RFC 7523 3, RFC 7523bis).
+const TYPS: &[Option<&str>] = &[None, Some("JWT"), Some("client-authentication+jwt")];
 /// How many clients' keys are remembered.
 const CACHE_SIZE: usize = 10_000;
 
@@ -51,16 +54,10 @@ impl Services {
     ) -> Result<AuthenticatedClient, ClientAuthError> {
         let now = self.clock.now();
         let jws = Jws::parse(assertion.expose()).map_err(|_| ClientAuthError::Invalid)?;
-        let typ = jws.typ().map(str::to_ascii_lowercase);
-        if !matches!(
-            typ.as_deref(),
-            None | Some("jwt" | "client-authentication+jwt")
-        ) {
-            return Err(ClientAuthError::Invalid);
-        }
         let id = jws
-            .unverified_claim("iss")
-            .and_then(|iss| ClientId::parse(&iss));
+            .unverified_member("iss")
+            .as_deref()
+            .and_then(ClientId::parse);
         let id = id.ok_or(ClientAuthError::Invalid)?;
         if named.is_some_and(|named| *named != id) {
             return Err(ClientAuthError::Invalid);
@@ -71,12 +68,9 @@ impl Services {
         else {
             return Err(ClientAuthError::Invalid);
         };
-        let keys = self
-            .client_keys(&client, keys, jws.kid.as_deref(), now)
+        let claims = self
+            .verify_assertion(&client, *algorithm, keys, assertion, now)
             .await?;
-        let claims: Assertion = keys
-            .verify(jws, Some(*algorithm))
-            .map_err(|_| ClientAuthError::Invalid)?;
         self.check_claims(&claims, &id, now)?;
         let use_id = format!(
             "client|{}|{}",
@@ -88,6 +82,46 @@ impl Services {
             return Err(ClientAuthError::Invalid);
         }
         Ok(client)
+    }
+
+    /// Verifies with the keys at hand; where they are fetched and lack the one that signed, once more
+    /// with fresh ones, but not more often than every so many seconds.
+    async fn verify_assertion(
+        &self,
+        client: &Client,
+        algorithm: SignatureAlgorithm,
+        source: &KeySource,
+        assertion: &Secret,
+        now: Timestamp,
+    ) -> Result<Assertion, ClientAuthError> {
+        let verify = |keys: &ClientKeySet| {
+            let jws = Jws::parse(assertion.expose())?;
+            keys.verify(jws, algorithm, TYPS)
+        };
+        let cached = self.client_keys.get(&client.id, source);
+        if let Some((keys, fetched_at)) = &cached {
+            let age = now.since(*fetched_at);
+            let fixed = matches!(source, KeySource::Jwks(_));
+            match verify(keys) {
+                Err(InvalidJws::UnknownKey) if !fixed && age >= REFETCH_AFTER => {}
+                result if fixed || age < KEYS_LIFETIME => {
+                    return result.map_err(|_| ClientAuthError::Invalid);
+                }
+                _ => {}
+            }
+        }
+        let keys = match (self.obtain_keys(source).await, cached) {
+            (Some(keys), _) => {
+                let keys = Arc::new(keys);
+                self.client_keys
+                    .put(&client.id, source.clone(), keys.clone(), now);
+                keys
+            }
+            // Better the keys of before than none, for a while.
+            (None, Some((keys, fetched_at))) if now.since(fetched_at) < STALE_KEYS_LIFETIME => keys,
+            (None, _) => return Err(ClientAuthError::Invalid),
+        };
+        verify(&keys).map_err(|_| ClientAuthError::Invalid)
     }
 
     fn check_claims(
@@ -124,65 +158,29 @@ impl Services {
         }
     }
 
-    /// The client's public keys; fetched ones are kept for a while, and fetched anew when they lack the
-    /// `kid`, but not more often than every so many seconds.
-    async fn client_keys(
-        &self,
-        client: &Client,
-        source: &KeySource,
-        kid: Option<&str>,
-        now: Timestamp,
-    ) -> Result<Arc<ClientKeySet>, ClientAuthError> {
-        let cached = self.client_keys.get(&client.id, source);
-        if let Some((keys, fetched_at)) = &cached {
-            let age = now.since(*fetched_at);
-            let lacks = kid.is_some_and(|kid| !keys.has(kid));
-            let fixed = matches!(source, KeySource::Jwks(_));
-            if fixed || (age < KEYS_LIFETIME && (!lacks || age < REFETCH_AFTER)) {
-                return Ok(keys.clone());
-            }
-        }
-        let fetched = match source {
-            KeySource::Jwks(set) => ClientKeySet::from_json(set),
-            KeySource::JwksUri(uri) => self.fetch_keys(uri).await,
+    /// The client's public keys, from its registration or from where it publishes them.
+    async fn obtain_keys(&self, source: &KeySource) -> Option<ClientKeySet> {
+        let uri = match source {
+            KeySource::Jwks(set) => return ClientKeySet::parse(set.to_string().as_bytes()).ok(),
+            KeySource::JwksUri(uri) => uri,
         };
-        match (fetched, cached) {
-            (Some(keys), _) => {
-                let keys = Arc::new(keys);
-                self.client_keys
-                    .put(&client.id, source.clone(), keys.clone(), now);
-                Ok(keys)
-            }
-            // Better the keys of before than none, for as long as they may be used.
-            (None, Some((keys, fetched_at))) if now.since(fetched_at) < KEYS_LIFETIME * 6 => {
-                Ok(keys)
-            }
-            (None, _) => Err(ClientAuthError::Invalid),
-        }
-    }
-
-    async fn fetch_keys(&self, uri: &str) -> Option<ClientKeySet> {
         let request = OutboundRequest {
             method: Method::Get,
-            url: uri.to_owned(),
+            url: uri.clone(),
             headers: vec![("accept", "application/json".to_owned())],
             body: Vec::new(),
             ignore_answer_body: false,
         };
-        match self.outbound.send(request).await {
-            Ok(response) if response.status == 200 => ClientKeySet::parse(&response.body),
-            Ok(response) => {
-                tracing::warn!(
-                    status = response.status,
-                    "a client's jwks_uri did not answer 200"
-                );
-                None
+        let fetched = match self.outbound.send(request).await {
+            Ok(response) if response.status == 200 => {
+                ClientKeySet::parse(&response.body).map_err(|error| error.to_string())
             }
-            Err(error) => {
-                tracing::warn!(%error, "a client's jwks_uri cannot be fetched");
-                None
-            }
-        }
+            Ok(response) => Err(format!("it answers {}", response.status)),
+            Err(error) => Err(error.to_string()),
+        };
+        fetched
+            .inspect_err(|error| tracing::warn!(error, "a client's jwks_uri is of no use"))
+            .ok()
     }
 }
 

@@ -42,7 +42,9 @@ impl Services {
             }
         };
         let now = self.clock.now();
-        let (token, response) = self.mint_for_client(client, scope, now);
+        let (token, response) = self
+            .mint_for_client(client, scope, now)
+            .map_err(StoreError::misconfigured)?;
         let payload = json!({
             "client": client.id,
             "token": token.token.id,

@@ -3,12 +3,12 @@
 use super::Services;
 use super::authenticate_client::AuthenticatedClient;
 use super::mint::ID_TOKEN_TYP;
-use crate::crypto::client_keys::ClientKeySet;
+use crate::crypto::ClientKeySet;
 use crate::crypto::jose::Jws;
 use crate::crypto::sha256_base64url;
 use crate::domain::client::HintKind;
 use crate::domain::user::Login;
-use crate::domain::{Timestamp, User, UserId};
+use crate::domain::{SignatureAlgorithm, Timestamp, User, UserId};
 use crate::store::StoreError;
 use serde::Deserialize;
 use std::time::Duration;
@@ -40,6 +40,7 @@ impl Hint {
 #[derive(Clone)]
 pub struct HintIssuer {
     pub issuer: String,
+    pub algorithm: SignatureAlgorithm,
     pub keys: ClientKeySet,
 }
 
@@ -140,7 +141,7 @@ impl Services {
         now: Timestamp,
     ) -> Result<Option<User>, HintError> {
         let jws = Jws::parse(token).map_err(|_| HintError::Invalid)?;
-        let named = jws.unverified_claim("iss").ok_or(HintError::Invalid)?;
+        let named = jws.unverified_member("iss").ok_or(HintError::Invalid)?;
         let issuers = &self.policy.hint_issuers;
         let issuer = issuers
             .iter()
@@ -148,7 +149,11 @@ impl Services {
             .ok_or(HintError::Invalid)?;
         let claims: LoginHintToken = issuer
             .keys
-            .verify(jws, None)
+            .verify(
+                jws,
+                issuer.algorithm,
+                &[None, Some("JWT"), Some("login-hint-token+jwt")],
+            )
             .map_err(|_| HintError::Invalid)?;
         let for_us = match &claims.aud {
             Audience::One(aud) => *aud == self.policy.issuer,

@@ -2,7 +2,7 @@
 //! its registration.
 
 use super::Services;
-use crate::crypto::{base64url, half_hash, sha256_base64url};
+use crate::crypto::{NoSigningKey, base64url, half_hash, sha256_base64url};
 use crate::domain::client::{AccessTokenFormat, Client, Grant};
 use crate::domain::outcome::DecidedRequest;
 use crate::domain::request::AMR_DEVICE;
@@ -112,7 +112,7 @@ impl Services {
         profile: &Profile,
         via: Via,
         now: Timestamp,
-    ) -> (IssuedTokens, Secret) {
+    ) -> Result<(IssuedTokens, Secret), NoSigningKey> {
         let evidence = &decided.evidence;
         let family = client
             .registration
@@ -146,7 +146,7 @@ impl Services {
                 issued_at: now,
                 expires_at: now.plus(self.policy.access_token_lifetime),
             },
-        );
+        )?;
         let algorithm = client.registration.id_token_algorithm;
         let bind = |text: &str| (via == Via::Push).then(|| half_hash(algorithm, text));
         let wants_profile = challenge.scope.contains("profile");
@@ -170,7 +170,7 @@ impl Services {
                     .and_then(|refresh| bind(refresh.text.expose())),
                 auth_req_id: (via == Via::Push).then_some(evidence.auth_req_id.as_str()),
             },
-        );
+        )?;
         let response = TokenResponse {
             auth_req_id: (via == Via::Push).then_some(evidence.auth_req_id.as_str()),
             access_token: access.text.expose(),
@@ -189,14 +189,12 @@ impl Services {
             });
         let keep = via == Via::Push || !self.policy.redelivery.is_zero();
         let response_kept = keep.then(|| response.clone());
-        (
-            IssuedTokens {
-                access: access.new,
-                response: response_kept,
-                refresh,
-            },
-            response,
-        )
+        let tokens = IssuedTokens {
+            access: access.new,
+            response: response_kept,
+            refresh,
+        };
+        Ok((tokens, response))
     }
 
     /// A new access token and refresh token in an existing family.
@@ -205,7 +203,7 @@ impl Services {
         client: &Client,
         family: &RefreshFamily,
         now: Timestamp,
-    ) -> (NewAccessToken, MintedRefresh, Secret) {
+    ) -> Result<(NewAccessToken, MintedRefresh, Secret), NoSigningKey> {
         let refresh = self.mint_refresh_token();
         let access = self.mint_access_token(
             client,
@@ -223,7 +221,7 @@ impl Services {
                 issued_at: now,
                 expires_at: now.plus(self.policy.access_token_lifetime),
             },
-        );
+        )?;
         let response = TokenResponse {
             auth_req_id: None,
             access_token: access.text.expose(),
@@ -234,7 +232,7 @@ impl Services {
             scope: None,
         }
         .to_body();
-        (access.new, refresh, response)
+        Ok((access.new, refresh, response))
     }
 
     /// An access token for a client itself (RFC 6749 4.4).
@@ -243,7 +241,7 @@ impl Services {
         client: &Client,
         scope: crate::domain::Scope,
         now: Timestamp,
-    ) -> (NewAccessToken, Secret) {
+    ) -> Result<(NewAccessToken, Secret), NoSigningKey> {
         let granted = scope.to_string();
         let access = self.mint_access_token(
             client,
@@ -261,7 +259,7 @@ impl Services {
                 issued_at: now,
                 expires_at: now.plus(self.policy.access_token_lifetime),
             },
-        );
+        )?;
         let response = TokenResponse {
             auth_req_id: None,
             access_token: access.text.expose(),
@@ -272,7 +270,7 @@ impl Services {
             scope: Some(granted),
         }
         .to_body();
-        (access.new, response)
+        Ok((access.new, response))
     }
 
     fn audience(&self, client: &Client) -> String {
@@ -283,15 +281,19 @@ impl Services {
             .unwrap_or_else(|| self.policy.issuer.clone())
     }
 
-    fn mint_access_token(&self, client: &Client, token: AccessToken) -> MintedAccess {
+    fn mint_access_token(
+        &self,
+        client: &Client,
+        token: AccessToken,
+    ) -> Result<MintedAccess, NoSigningKey> {
         match client.registration.access_token_format {
             AccessTokenFormat::Opaque => {
                 let text = format!("{OPAQUE_PREFIX}{}", base64url(&self.entropy.bytes::<32>()));
                 let hash = Some(sha256_base64url(text.as_bytes()));
-                MintedAccess {
+                Ok(MintedAccess {
                     new: NewAccessToken { token, hash },
                     text: Secret::new(text),
-                }
+                })
             }
             AccessTokenFormat::Jwt => {
                 let claims = AccessTokenClaims {
@@ -311,11 +313,11 @@ impl Services {
                         .then(|| AMR_DEVICE.iter().map(ToString::to_string).collect()),
                 };
                 let algorithm = client.registration.id_token_algorithm;
-                let text = self.keys.sign_token(algorithm, ACCESS_TOKEN_TYP, &claims);
-                MintedAccess {
+                let text = self.keys.sign_token(algorithm, ACCESS_TOKEN_TYP, &claims)?;
+                Ok(MintedAccess {
                     new: NewAccessToken { token, hash: None },
                     text: Secret::new(text),
-                }
+                })
             }
         }
     }

@@ -216,7 +216,9 @@ impl Services {
             );
             return self.withdraw(*open, "evidence does not verify", now).await;
         };
-        let (tokens, response) = self.mint(&open.decided, &challenge, client, &profile, via, now);
+        let (tokens, response) = self
+            .mint(&open.decided, &challenge, client, &profile, via, now)
+            .map_err(StoreError::misconfigured)?;
         failpoint::hit("redeem.after_mint");
         self.issue(*open, tokens, now).await?;
         Ok(response)

@@ -85,7 +85,9 @@ impl Services {
         {
             return Err(RefreshError::InvalidGrant);
         }
-        let (access, refresh, response) = self.mint_refreshed(client, &family, now);
+        let (access, refresh, response) = self
+            .mint_refreshed(client, &family, now)
+            .map_err(StoreError::misconfigured)?;
         let payload = json!({
             "refresh_family": family.id,
             "client": family.client_id,

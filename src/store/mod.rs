@@ -31,6 +31,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Something an operator must put right; until then it is as if the store were away.
+    pub fn misconfigured(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable(Box::new(error))
+    }
+}
+
 /// Requests that wait for an answer: the projection that polls and inboxes read. It may forget;
 /// the Ledger does not.
 #[async_trait]

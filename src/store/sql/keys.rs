@@ -4,13 +4,15 @@ use super::audit::{self, AuditEntry, SYSTEM_PARTITION};
 use super::db::Db;
 use super::row::Located;
 use crate::crypto::KeyRecord;
+use crate::domain::SignatureAlgorithm;
 use crate::store::StoreError;
 
 /// All keys ever made, in the order of purpose and version.
 pub async fn all(db: &Db) -> Result<Vec<KeyRecord>, StoreError> {
     let mut reader = db.reader().await?;
     let rows = sqlx::query(
-        "SELECT purpose, version, wrapped, public_jwk, created_at FROM keys ORDER BY purpose, version",
+        "SELECT purpose, version, algorithm, wrapped, public_jwk, created_at FROM keys \
+         ORDER BY purpose, version",
     )
     .fetch_all(&mut *reader)
     .await?;
@@ -20,6 +22,7 @@ pub async fn all(db: &Db) -> Result<Vec<KeyRecord>, StoreError> {
             Ok(KeyRecord {
                 purpose: row.parse("purpose")?,
                 version: row.small("version")?,
+                algorithm: row.optional("algorithm")?,
                 wrapped: row.text("wrapped")?,
                 public_jwk: row.optional_text("public_jwk")?,
                 created_at: row.time("created_at")?,
@@ -34,11 +37,12 @@ pub async fn insert(db: &Db, records: &[KeyRecord], entry: AuditEntry) -> Result
     let head = audit::take_head(&mut tx, SYSTEM_PARTITION).await?;
     for record in records {
         sqlx::query(
-            "INSERT INTO keys (purpose, version, wrapped, public_jwk, created_at) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (purpose, version) DO NOTHING",
+            "INSERT INTO keys (purpose, version, algorithm, wrapped, public_jwk, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (purpose, version) DO NOTHING",
         )
         .bind(record.purpose.as_str())
         .bind(i64::from(record.version))
+        .bind(record.algorithm.map(SignatureAlgorithm::as_str))
         .bind(&record.wrapped)
         .bind(&record.public_jwk)
         .bind(record.created_at.millis())

@@ -61,6 +61,13 @@ impl<'a> Located<'a> {
         self.text(column)?.parse().map_err(|_| self.corrupt(column))
     }
 
+    /// The same for a column that may be empty.
+    pub fn optional<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, StoreError> {
+        self.optional_text(column)?
+            .map(|text| text.parse().map_err(|_| self.corrupt(column)))
+            .transpose()
+    }
+
     pub fn parse_with<T>(
         &self,
         column: &'static str,

@@ -17,7 +17,7 @@ pub const MAX_KEYS: usize = 100;
 const MAX_TRIES: usize = 4;
 
 /// A client's keys, ready to verify.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClientKeySet(Vec<ClientKey>);
 
 /// One key for one algorithm: an RSA key that names none stands here twice.

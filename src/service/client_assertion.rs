@@ -119,7 +119,12 @@ impl Services {
             }
             // Better the keys of before than none, for a while.
             (None, Some((keys, fetched_at))) if now.since(fetched_at) < STALE_KEYS_LIFETIME => keys,
-            (None, _) => return Err(ClientAuthError::Invalid),
+            (None, _) => {
+                // Remembered too, or every assertion in the client's name would call its endpoint.
+                let none = Arc::new(ClientKeySet::default());
+                self.client_keys.put(&client.id, source.clone(), none, now);
+                return Err(ClientAuthError::Invalid);
+            }
         };
         verify(&keys).map_err(|_| ClientAuthError::Invalid)
     }

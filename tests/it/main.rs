@@ -9,8 +9,10 @@
 )]
 
 mod architecture;
+mod client_assertion;
 mod delivery;
 mod flow;
+mod hints;
 mod model;
 mod polling;
 mod races;

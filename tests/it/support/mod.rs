@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod rp_endpoint;
+pub mod signer;
 
 pub use backend::Backend;
 
@@ -16,6 +17,7 @@ use assent::phone::http::{Answer, HttpClient, basic};
 use assent::phone::{EnrolmentLink, Phone, ShownRequest};
 use assent::push::PushRecorder;
 use assent::service::Services;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +67,12 @@ impl TestApp {
 
     /// With settings of its own.
     pub async fn with(backend: Backend, settings: Overrides) -> Self {
-        let config = config(&backend, settings);
+        Self::with_file(backend, None, settings).await
+    }
+
+    /// With a settings file beside them.
+    pub async fn with_file(backend: Backend, file: Option<&Path>, settings: Overrides) -> Self {
+        let config = config(&backend, file, settings);
         let listeners = Listeners::bind(&config).unwrap();
         let url = format!("http://{}", listeners.public_address().unwrap());
         let config = Config {
@@ -184,7 +191,7 @@ impl TestApp {
 }
 
 /// The settings of a test server.
-pub fn config(backend: &Backend, settings: Overrides) -> Config {
+pub fn config(backend: &Backend, file: Option<&Path>, settings: Overrides) -> Config {
     let defaults: Overrides = vec![
         ("server.mode", "dev".into()),
         ("server.issuer", "http://127.0.0.1:1".into()),
@@ -197,7 +204,7 @@ pub fn config(backend: &Backend, settings: Overrides) -> Config {
             "dGVzdCBkZXBsb3ltZW50IGtleSwgbm90IGEgc2VjcmU".into(),
         ),
     ];
-    Config::load(None, &[defaults, settings].concat()).unwrap()
+    Config::load(file, &[defaults, settings].concat()).unwrap()
 }
 
 /// A client as most tests need it.

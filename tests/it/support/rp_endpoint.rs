@@ -35,41 +35,52 @@ impl Notification {
 pub struct RpEndpoint {
     pub url: String,
     received: Arc<Mutex<Vec<Notification>>>,
-    replies: Arc<Mutex<Vec<Reply>>>,
+    /// What is served instead of the replies.
+    document: Arc<Mutex<Option<String>>>,
     _server: JoinSet<()>,
 }
 
 impl RpEndpoint {
     /// Answers as `replies` say, in order, and 204 when they are used up.
     pub async fn new(replies: &[Reply]) -> Self {
+        Self::start(replies, None).await
+    }
+
+    /// Serves a document, such as a key set.
+    pub async fn serving(document: &str) -> Self {
+        Self::start(&[], Some(document.to_owned())).await
+    }
+
+    async fn start(replies: &[Reply], document: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/notify", listener.local_addr().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
         let replies: Vec<_> = replies.iter().rev().copied().collect();
         let replies = Arc::new(Mutex::new(replies));
+        let document = Arc::new(Mutex::new(document));
         let mut server = JoinSet::new();
-        let (seen, queue) = (received.clone(), replies.clone());
+        let (seen, served) = (received.clone(), document.clone());
         server.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, seen.clone(), queue.clone()));
+                connections.spawn(serve(stream, seen.clone(), replies.clone(), served.clone()));
             }
         });
         Self {
             url,
             received,
-            replies,
+            document,
             _server: server,
         }
     }
 
-    pub fn received(&self) -> Vec<Notification> {
-        self.received.lock().unwrap().clone()
+    /// Serves another document from now on.
+    pub fn serve(&self, document: &str) {
+        *self.document.lock().unwrap() = Some(document.to_owned());
     }
 
-    /// Changes what comes next.
-    pub fn reply(&self, replies: &[Reply]) {
-        *self.replies.lock().unwrap() = replies.iter().rev().copied().collect();
+    pub fn received(&self) -> Vec<Notification> {
+        self.received.lock().unwrap().clone()
     }
 }
 
@@ -77,6 +88,7 @@ async fn serve(
     mut stream: TcpStream,
     received: Arc<Mutex<Vec<Notification>>>,
     replies: Arc<Mutex<Vec<Reply>>>,
+    document: Arc<Mutex<Option<String>>>,
 ) {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
@@ -99,6 +111,15 @@ async fn serve(
         content_type: header(&head, "content-type"),
         body,
     });
+    let document = document.lock().unwrap().clone();
+    if let Some(document) = document {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{document}",
+            document.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+        return;
+    }
     let reply = replies.lock().unwrap().pop().unwrap_or(Reply::Status(204));
     let answer = match reply {
         Reply::Status(status) => format!(

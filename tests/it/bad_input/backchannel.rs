@@ -222,10 +222,11 @@ const SPOOFS: &[&str] = &[
     "a\u{fe00}b", "a\u{e0100}b", "a\u{e0041}b", "a\u{a0}b", "a\u{2003}b", "a\u{3000}b", "a\u{2028}b",
     "a\u{2029}b", "a\u{e000}b", "a\u{f0000}b", "a\u{378}b", "a\u{fdd0}b", "a\u{ffff}b", "\u{300}abc",
     "b\u{301}\u{301}\u{301}\u{301}\u{301}", "👨\u{200d}👩", "https://evil.example/pay", "HTTP://X", "hxxp://x",
-    "see evil.example", "www.evil", "evil.example/x?y=1", "evil.example:8443", 
+    "see evil.example", "www.evil", "evil.example/x?y=1", "evil.example:8443", "//evil.example",
     "user@evil.example", "mailto:x", "tel:+4912", "javascript:alert(1)", "data:text/html,x", "intent:x",
     "ｅｖｉｌ．ｅｘａｍｐｌｅ", "evil。example", "evil｡example", "evil․example", "пример.испытание", "bank.xn--p1ai",
-    "(evil.example)", "evil.example…",
+    "(evil.example)", "“evil.example”", "»evil.example«", "→evil.example", "*evil.example*", "=evil.example",
+    "a|evil.example", "evil.example…", "evil.example’s", "a/evil.example", ".evil.example.",
 ];
 
 async fn binding_messages(backend: Backend) {

@@ -4,6 +4,7 @@ use super::backchannel::{GOOD, PATH, scene};
 use super::check::{assert_unchanged, case, refuse};
 use super::wire::{FORM, Request};
 use crate::support::{Backend, TestApp, on_both};
+use std::time::Duration;
 
 on_both!(headers, idempotency_keys, more_than_the_cap);
 
@@ -99,6 +100,11 @@ async fn idempotency_keys(backend: Backend) {
     let answer = theirs.send(app.address()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_ne!(answer.json()["auth_req_id"], *id);
+    // To the very end of its life the answer says a positive number (CIBA Core 7.3).
+    app.clock.advance(Duration::from_millis(119_500));
+    let late = keyed(GOOD).send(app.address()).await.json();
+    assert_eq!(late["auth_req_id"], *id);
+    assert_eq!(late["expires_in"], 1);
 }
 
 /// Over the cap nothing is created.

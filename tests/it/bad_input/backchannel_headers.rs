@@ -3,7 +3,7 @@
 use super::backchannel::{GOOD, PATH, scene};
 use super::check::{assert_unchanged, case, refuse};
 use super::wire::{FORM, Request};
-use crate::support::{Backend, TestApp, on_both};
+use crate::support::{Backend, TestApp, assert_oauth_error, deny, on_both};
 use std::time::Duration;
 
 on_both!(headers, idempotency_keys, more_than_the_cap);
@@ -107,13 +107,19 @@ async fn idempotency_keys(backend: Backend) {
     assert_eq!(late["expires_in"], 1);
 }
 
-/// Over the cap nothing is created.
+/// Over the cap nothing is created; what exists can still be asked for again.
 async fn more_than_the_cap(backend: Backend) {
     let app = TestApp::new(backend).await;
-    let (bank, _, _) = app.cast().await;
+    let (bank, _, phone) = app.cast().await;
+    let keyed = bank.form(PATH, GOOD).with("idempotency-key", "first");
+    let first = keyed.send(app.address()).await;
+    let id = first.json()["auth_req_id"].as_str().unwrap().to_owned();
+    deny(&phone, &id).await;
     for _ in 0..3 {
         bank.start("alice").await;
     }
     let fourth = case("a fourth", bank.form(PATH, GOOD), 403, "access_denied");
     refuse(&app, vec![fourth]).await;
+    assert_eq!(keyed.send(app.address()).await.body, first.body);
+    assert_oauth_error(&bank.poll(&id).await, 400, "access_denied");
 }

@@ -111,6 +111,12 @@ fn looks_like_link(text: &str) -> bool {
         .collect::<String>()
         .to_lowercase()
         .replace('。', ".");
+    // Whatever stands around it: a phone makes a link of “evil.example” too.
+    let could_be_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let mut runs = folded.split(|c| !could_be_host(c));
+    if runs.any(|run| is_host(run.trim_matches('.'))) {
+        return true;
+    }
     folded
         .split([' ', '(', ')', '<', '>', '"', '\'', ',', ';', '[', ']'])
         .any(|word| {
@@ -131,23 +137,18 @@ fn looks_like_link(text: &str) -> bool {
                 ]
                 .iter()
                 .any(|scheme| word.starts_with(scheme))
-                || is_host(word.split(['/', '?', '#', ':']).next().unwrap_or_default())
         })
 }
 
-fn is_host(word: &str) -> bool {
-    let mut labels = word.rsplit('.');
+/// At least two labels, the last of letters only.
+fn is_host(run: &str) -> bool {
+    let mut labels = run.rsplit('.');
     let top = labels.next().unwrap_or_default();
     let mut rest = labels.peekable();
     rest.peek().is_some()
         && top.chars().count() >= 2
         && (top.chars().all(char::is_alphabetic) || top.starts_with("xn--"))
-        && rest.all(|label| {
-            !label.is_empty()
-                && label
-                    .chars()
-                    .all(|c| c.is_alphanumeric() || c == '-' || c == '_')
-        })
+        && rest.all(|label| !label.is_empty())
 }
 
 impl From<BindingMessage> for String {
@@ -183,6 +184,9 @@ mod tests {
             "مبلغ 50",
             "Zahlung 1.234,56 € (Ref. A/7)",
             "Tickets 👍 x2",
+            "“Miete” 3/4, St. Gallen",
+            "z. B. 12.50–13.00 Uhr / U.S.A.",
+            "Data: 7; Tel: 12",
         ] {
             assert!(
                 BindingMessage::parse(text).is_ok(),
@@ -240,6 +244,10 @@ mod tests {
             ("evil。example", Why::Link),
             ("javascript:alert(1)", Why::Link),
             ("bank.xn--p1ai", Why::Link),
+            ("“evil.example”", Why::Link),
+            ("→evil.example", Why::Link),
+            ("//evil.example", Why::Link),
+            ("a|evil.example…", Why::Link),
         ];
         for (text, why) in cases {
             assert_eq!(BindingMessage::parse(text), Err(*why), "{text:?}");

@@ -64,7 +64,8 @@ async fn authorize(
         .insert_header((CACHE_CONTROL, "no-store"))
         .json(Acknowledged {
             auth_req_id: acknowledgement.auth_req_id.expose(),
-            expires_in: acknowledgement.expires_in.as_secs(),
+            // Positive also when a replay comes in the last second of the request's life.
+            expires_in: acknowledgement.expires_in.as_secs().max(1),
             interval: acknowledgement.interval.as_secs(),
         }))
 }

@@ -81,6 +81,9 @@ fn credentials(request: &HttpRequest, form: &mut Form) -> Result<Option<Credenti
             assertion,
         }));
     }
+    if assertion_type.is_some() {
+        return Ok(None);
+    }
     if let Some(header) = header {
         let Some((client_id, secret)) = basic(header.to_str().unwrap_or_default()) else {
             return Ok(None);

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod bad_input;
 mod client_assertion;
 mod delivery;
 mod flow;

@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod entropy;
 pub mod failpoint;
 pub mod http;
+pub mod outbound;
 pub mod phone;
 pub mod push;
 pub mod service;

@@ -1,10 +1,10 @@
 //! The one HTTP client for everything we call: notification endpoints, key sets, push gateways.
 //!
-//! Where it calls is chosen by whoever registered the endpoint, who may be after our own network (CIBA
-//! Core 14, OWASP "server-side request forgery"). So [`target`] lets through only plain https URLs with a
-//! DNS name, [`resolve`] only names all of whose addresses are global ([`address`]), and the client
-//! connects to exactly the addresses that were checked. It follows no redirect, uses no proxy, keeps no
-//! cookie, decompresses nothing, and ends by itself: 2 s to connect, 5 s in all, 64 KiB of body.
+//! Where it calls is chosen by whoever registered the endpoint, who may be after our own network
+//! (server-side request forgery). So `target` lets through only plain https URLs with a DNS name,
+//! `resolve` only names all of whose addresses are global (`address`), and the client connects to exactly
+//! the addresses that were checked. It follows no redirect, uses no proxy, keeps no cookie, decompresses
+//! nothing, and ends by itself: 2 s to connect, 5 s in all, 64 KiB of body.
 //!
 //! What it cannot hide is how long a call took. Whoever calls on a registrant's behalf must not let him
 //! measure it: answer first, call later, or answer after a fixed time.

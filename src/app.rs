@@ -11,6 +11,7 @@ use crate::push::{PushRecorder, PushSender};
 use crate::service::hints::HintIssuer;
 use crate::service::{Parts, Policy, Services};
 use crate::shutdown::Shutdown;
+use crate::store::JobQueue;
 use crate::store::sql::jobs::{LEDGER_QUEUE, PENDING_QUEUE};
 use crate::store::sql::{
     AuditEntry, AuditLog, Db, Directory, Ledger, SqlJobQueue, SqlPendingRequests, SqlReplayCache,
@@ -57,7 +58,9 @@ impl World {
 /// The use cases on their stores, without listeners: enough for the command line.
 pub struct Core {
     pub services: Arc<Services>,
-    /// One for the pending store's jobs, one for the Ledger's.
+    /// The pending store's jobs, and the Ledger's.
+    pub queues: [Arc<dyn JobQueue>; 2],
+    /// One for each queue.
     pub workers: [Worker; 2],
     pub shutdown: Shutdown,
     pub db: Db,
@@ -84,15 +87,14 @@ impl Core {
             entropy: world.entropy,
             draining: shutdown.draining.clone(),
         }));
-        let worker = |queue| {
-            Worker::new(
-                services.clone(),
-                Arc::new(SqlJobQueue::new(db.clone(), queue)),
-            )
-        };
-        let workers = [worker(PENDING_QUEUE), worker(LEDGER_QUEUE)];
+        let queue = |name| -> Arc<dyn JobQueue> { Arc::new(SqlJobQueue::new(db.clone(), name)) };
+        let queues = [queue(PENDING_QUEUE), queue(LEDGER_QUEUE)];
+        let workers = queues
+            .clone()
+            .map(|queue| Worker::new(services.clone(), queue));
         Ok(Self {
             services,
+            queues,
             workers,
             shutdown,
             db,

@@ -3,9 +3,11 @@
 mod audit;
 mod client;
 mod config_check;
+mod dead_letters;
 mod demo;
 mod dev;
 mod device;
+mod doctor;
 mod enrol;
 mod keys;
 mod output;
@@ -63,6 +65,11 @@ enum Command {
     /// The audit
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Jobs that were given up
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// Look whether everything is in place, and say what to do where it is not
+    Doctor(doctor::Doctor),
     /// Settings
     #[command(subcommand)]
     Config(config_check::ConfigCommand),
@@ -89,6 +96,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Phone(phone) => phone.run(&context).await,
         Command::Keys(keys) => keys.run(&context).await,
         Command::Audit(audit) => audit.run(&context).await,
+        Command::DeadLetters(dead_letters) => dead_letters.run(&context).await,
+        Command::Doctor(doctor) => doctor.run(&context).await,
         Command::Config(config) => config.run(&context),
     }
 }

@@ -166,6 +166,12 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
+    /// Up to `limit` buried jobs, newest first.
+    async fn dead(&self, limit: u32) -> Result<Vec<DeadJob>, StoreError>;
+
+    /// Makes a buried job due at `now`. False: there is none by this id.
+    async fn replay(&self, id: &str, now: Timestamp) -> Result<bool, StoreError>;
+
     /// How many jobs are alive, and how many dead.
     async fn depth(&self) -> Result<QueueDepth, StoreError>;
 }
@@ -177,6 +183,15 @@ pub struct ClaimedJob {
     pub job: Job,
     /// This attempt's number, from 1; fences the acknowledgement.
     pub attempt: u32,
+}
+
+/// A job that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadJob {
+    pub id: String,
+    pub attempts: u32,
+    pub dead_at: Timestamp,
+    pub error: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

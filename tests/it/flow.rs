@@ -113,6 +113,7 @@ async fn approval_brings_tokens(backend: Backend) {
         json!({
             "iss": app.url, "sub": alice.id, "aud": "bank", "iat": now, "exp": now + 600,
             "auth_time": decided_at, "acr": "urn:assent:acr:device", "amr": ["swk"],
+            "name": "Alice Example", "preferred_username": "alice",
         })
     );
     let access_token: Value = KeySet::new(&jwks)

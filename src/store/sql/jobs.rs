@@ -3,7 +3,7 @@
 use super::db::{Db, Tx};
 use super::row::Located;
 use crate::domain::{Job, Timestamp};
-use crate::store::{ClaimedJob, JobQueue, QueueDepth, StoreError};
+use crate::store::{ClaimedJob, DeadJob, JobQueue, QueueDepth, StoreError};
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -142,6 +142,43 @@ impl JobQueue for SqlJobQueue {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.settle(claim, now, error, Some(now)).await
+    }
+
+    async fn dead(&self, limit: u32) -> Result<Vec<DeadJob>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows = sqlx::query(
+            "SELECT id, attempts, dead_at, COALESCE(last_error, '') AS last_error FROM jobs \
+             WHERE queue = $1 AND dead_at IS NOT NULL ORDER BY dead_at DESC, id LIMIT $2",
+        )
+        .bind(self.queue)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let row = Located::new(row, "jobs", "id");
+                Ok(DeadJob {
+                    id: row.text("id")?,
+                    attempts: row.small("attempts")?,
+                    dead_at: row.time("dead_at")?,
+                    error: row.text("last_error")?,
+                })
+            })
+            .collect()
+    }
+
+    async fn replay(&self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let mut writer = self.db.writer().await?;
+        let done = sqlx::query(
+            "UPDATE jobs SET due_at = $3, attempts = 0, dead_at = NULL \
+             WHERE queue = $1 AND id = $2 AND dead_at IS NOT NULL",
+        )
+        .bind(self.queue)
+        .bind(id)
+        .bind(now.millis())
+        .execute(&mut *writer)
+        .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     async fn depth(&self) -> Result<QueueDepth, StoreError> {

@@ -1,8 +1,10 @@
 //! What tests stand on: a server with a clock of its own, a relying party, a person with a phone.
 
 pub mod backend;
+pub mod house;
 
 pub use backend::Backend;
+pub use house::House;
 
 use assent::app::{Core, Listeners, Server, World};
 use assent::clock::{Clock, ManualClock};
@@ -314,4 +316,11 @@ pub fn assert_problem(answer: &Answer, status: u16, code: &str) {
         answer.header("content-type"),
         Some("application/problem+json")
     );
+}
+
+/// Runs all of them at once.
+pub async fn all<T: Send + 'static>(
+    futures: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    tokio::task::JoinSet::from_iter(futures).join_all().await
 }

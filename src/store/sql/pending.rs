@@ -129,7 +129,8 @@ impl PendingRequests for SqlPendingRequests {
             "SELECT COUNT(*) AS of_user, \
              COUNT(CASE WHEN client_id = $2 THEN 1 END) AS of_client, \
              COUNT(CASE WHEN request_id = $5 THEN 1 END) AS of_request \
-             FROM pending_requests WHERE user_id = $1 AND state = $3 AND expires_at > $4",
+             FROM pending_requests WHERE user_id = $1 \
+             AND (request_id = $5 OR (state = $3 AND expires_at > $4))",
         )
         .bind(facts.user_id.as_str())
         .bind(facts.client_id.as_str())
@@ -148,6 +149,7 @@ impl PendingRequests for SqlPendingRequests {
             "pending_requests",
             "of_user",
         );
+        // What exists, decided or not, takes no room: its retry gets the answer it had.
         if open.number("of_request")? == 0
             && (open.number("of_client")? >= i64::from(new.per_client)
                 || open.number("of_user")? >= i64::from(new.per_user))
@@ -215,14 +217,19 @@ impl PendingRequests for SqlPendingRequests {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
             "SELECT request_id, state, facts FROM pending_requests \
-             WHERE user_id = $1 AND state = $2 AND expires_at > $3 ORDER BY expires_at, request_id",
+             WHERE user_id = $1 AND state = $2 AND expires_at > $3",
         )
         .bind(user.as_str())
         .bind(State::Pending.as_str())
         .bind(now.millis())
         .fetch_all(&mut *reader)
         .await?;
-        rows.iter().map(request).collect()
+        let mut open: Vec<_> = rows
+            .iter()
+            .map(request)
+            .collect::<Result<_, StoreError>>()?;
+        open.sort_by_key(|request| (request.facts.created_at, request.facts.id));
+        Ok(open)
     }
 
     async fn project(&self, id: RequestId, state: State) -> Result<(), StoreError> {

@@ -5,6 +5,8 @@
 //! SQL alone and are tested as they are.
 
 mod jobs;
+mod pending;
+mod projection;
 mod replay;
 
 use crate::support::{Backend, House, START};

@@ -4,7 +4,11 @@
 //! implementations that it runs against are listed in [`in_every_store`]. Ledger and Directory are
 //! SQL alone and are tested as they are.
 
+mod cast;
+mod directory;
+mod issuances;
 mod jobs;
+mod ledger;
 mod pending;
 mod projection;
 mod replay;

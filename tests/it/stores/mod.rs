@@ -6,6 +6,7 @@
 
 mod cast;
 mod directory;
+mod enrolments;
 mod issuances;
 mod jobs;
 mod ledger;

@@ -13,5 +13,6 @@ mod flow;
 mod model;
 mod polling;
 mod races;
+mod sql_traps;
 mod stores;
 mod support;

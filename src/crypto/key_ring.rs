@@ -1,7 +1,7 @@
 //! The key ring: versioned random keys, one purpose each, wrapped by the deployment key.
 
 use super::auth_req_id::{self, Handle};
-use super::jose::{InvalidJws, Jws, SigningKey, VerifyingKey};
+use super::jose::{InvalidJws, Jws, MAX_CHECKPOINT_LEN, SigningKey, VerifyingKey};
 use super::mac::{MacKey, equal};
 use super::seal::{CannotOpen, SealKey};
 use super::{base64url, from_base64url};
@@ -325,7 +325,7 @@ impl KeyRing {
         typ: &str,
         token: &str,
     ) -> Result<T, InvalidJws> {
-        verify_ours(&self.token_signing, typ, token)
+        verify_ours(&self.token_signing, typ, Jws::parse(token)?)
     }
 
     pub fn sign_challenge(&self, typ: &str, claims: &impl Serialize) -> String {
@@ -341,7 +341,7 @@ impl KeyRing {
         typ: &str,
         token: &str,
     ) -> Result<T, InvalidJws> {
-        verify_ours(&self.challenge_signing, typ, token)
+        verify_ours(&self.challenge_signing, typ, Jws::parse(token)?)
     }
 
     pub fn sign_checkpoint(&self, typ: &str, claims: &impl Serialize) -> String {
@@ -357,7 +357,8 @@ impl KeyRing {
         typ: &str,
         token: &str,
     ) -> Result<T, InvalidJws> {
-        verify_ours(&self.audit, typ, token)
+        let jws = Jws::parse_within(token, MAX_CHECKPOINT_LEN)?;
+        verify_ours(&self.audit, typ, jws)
     }
 
     /// The public keys that verify our tokens (RFC 7517 5).
@@ -385,9 +386,8 @@ fn nonce_period(now: Timestamp, period: Duration) -> i64 {
 fn verify_ours<T: DeserializeOwned>(
     keys: &Versions<SigningKey>,
     typ: &str,
-    token: &str,
+    jws: Jws<'_>,
 ) -> Result<T, InvalidJws> {
-    let jws = Jws::parse(token)?;
     let key: &VerifyingKey = keys
         .0
         .values()

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod flow;
 mod model;
 mod polling;

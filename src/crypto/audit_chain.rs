@@ -9,6 +9,8 @@ use crate::domain::Timestamp;
 
 /// Where a chain begins.
 pub const GENESIS: &str = "";
+/// Bytes of a payload's salt.
+pub const SALT_LEN: usize = 16;
 
 /// SHA-256(salt | payload), base64url.
 pub fn payload_hash(salt: &[u8], payload: &str) -> String {

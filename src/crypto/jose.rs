@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// The longest statement that is looked at, in bytes.
 pub const MAX_LEN: usize = 16 * 1024;
+/// The same for a checkpoint, which may name the heads of all 257 chains.
+pub const MAX_CHECKPOINT_LEN: usize = 64 * 1024;
 
 /// Why a text is not a statement we accept. The sender learns no more than this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +48,15 @@ impl<'a> Jws<'a> {
     /// base64url, members that stand twice, `crit` and `b64` (RFC 7515 4.1.11, RFC 7797), and every
     /// header that would bring a key of the sender's choice.
     pub fn parse(token: &'a str) -> Result<Self, InvalidJws> {
-        if token.len() > MAX_LEN {
+        Self::parse_within(token, MAX_LEN)
+    }
+
+    /// As [`Jws::parse`], for a statement of up to `longest` bytes.
+    ///
+    /// # Errors
+    /// As [`Jws::parse`].
+    pub fn parse_within(token: &'a str, longest: usize) -> Result<Self, InvalidJws> {
+        if token.len() > longest {
             return Err(InvalidJws::Form);
         }
         let (signing_input, signature) = token.rsplit_once('.').ok_or(InvalidJws::Form)?;

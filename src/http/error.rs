@@ -152,6 +152,10 @@ fn log_store(error: &StoreError) -> bool {
             tracing::error!(%cause, "{error}");
             true
         }
+        StoreError::Refused(cause) => {
+            tracing::error!(%cause, "{error}");
+            false
+        }
         StoreError::Corrupt { .. } => {
             tracing::error!("{error}");
             false

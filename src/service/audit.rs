@@ -2,7 +2,7 @@
 
 use super::Services;
 use crate::crypto::audit_chain::{
-    CHECKPOINT_TYP, Checkpoint, GENESIS, Head, payload_hash, root, row_hash,
+    CHECKPOINT_TYP, Checkpoint, GENESIS, Head, SALT_LEN, payload_hash, root, row_hash,
 };
 use crate::crypto::{from_base64url, sha256_base64url};
 use crate::store::StoreError;
@@ -10,6 +10,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 const PAGE: i64 = 500;
+
+/// What checkpoints have seen of one chain: the hashes of rows, by their numbers.
+type Seen = BTreeMap<i64, String>;
 
 /// What a walk over the whole audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -86,7 +89,10 @@ impl Services {
     /// Only when the stores cannot be read; what is wrong with the audit is in the report.
     pub async fn verify_audit(&self, external: Option<&str>) -> Result<AuditReport, StoreError> {
         let mut report = AuditReport::default();
-        let anchors = self.verify_checkpoints(external, &mut report).await?;
+        // Checkpoints, then rows, then heads: whoever writes meanwhile moves heads beyond what was read,
+        // and never makes one look wrong.
+        let seen = self.verify_checkpoints(external, &mut report).await?;
+        let extents = self.audit_log.extents().await?;
         let heads: BTreeMap<i64, Head> = self
             .audit_log
             .heads()
@@ -94,26 +100,35 @@ impl Services {
             .into_iter()
             .map(|head| (head.partition, head))
             .collect();
-        let counts = self.audit_log.counts().await?;
         let mut chains: Vec<i64> = heads
             .keys()
-            .chain(counts.keys())
-            .chain(anchors.keys())
+            .chain(extents.keys())
+            .chain(seen.keys())
             .copied()
             .collect();
         chains.sort_unstable();
         chains.dedup();
         report.chains = chains.len();
+        let unseen = Seen::new();
         for chain in chains {
-            let anchor = anchors.get(&chain);
-            let end = self.walk(chain, anchor, &mut report).await?;
-            if heads.get(&chain) != Some(&end) {
+            let head = heads.get(&chain).cloned().unwrap_or_else(|| genesis(chain));
+            let (first, last) = extents.get(&chain).copied().unwrap_or((1, 0));
+            if first < 1 {
+                report
+                    .findings
+                    .push(format!("chain {chain}: there is a row {first}"));
+            }
+            let seen = seen.get(&chain).unwrap_or(&unseen);
+            let end = self
+                .walk(chain, head.seq.max(last), seen, &mut report)
+                .await?;
+            if head != end {
                 report.findings.push(format!(
                     "chain {chain}: the head does not match its last row, number {}",
                     end.seq
                 ));
             }
-            let anchored = anchor.map_or(0, |anchor| anchor.seq);
+            let anchored = seen.last_key_value().map_or(0, |(seq, _)| *seq);
             if end.seq < anchored {
                 report.findings.push(format!(
                     "chain {chain}: {} rows are missing at the end; a checkpoint has seen {anchored}",
@@ -125,14 +140,15 @@ impl Services {
         Ok(report)
     }
 
-    /// Checks that the checkpoints follow each other without a gap; the heads they add up to.
+    /// Checks that the checkpoints follow each other without a gap; what they have seen of each chain.
     async fn verify_checkpoints(
         &self,
         external: Option<&str>,
         report: &mut AuditReport,
-    ) -> Result<BTreeMap<i64, Head>, StoreError> {
+    ) -> Result<BTreeMap<i64, Seen>, StoreError> {
         let statements = self.audit_log.checkpoints().await?;
         let mut heads: BTreeMap<i64, Head> = BTreeMap::new();
+        let mut seen: BTreeMap<i64, Seen> = BTreeMap::new();
         let mut previous = String::new();
         for (i, statement) in statements.iter().enumerate() {
             report.checkpoints += 1;
@@ -153,12 +169,14 @@ impl Services {
                 ));
             }
             previous = sha256_base64url(statement.as_bytes());
-            heads.extend(
-                checkpoint
-                    .moved
-                    .into_iter()
-                    .map(|head| (head.partition, head)),
-            );
+            for head in checkpoint.moved {
+                // The first word counts: a chain that was made anew is signed by the next checkpoint.
+                seen.entry(head.partition)
+                    .or_default()
+                    .entry(head.seq)
+                    .or_insert_with(|| head.hash.clone());
+                heads.insert(head.partition, head);
+            }
             let rows: i64 = heads.values().map(|head| head.seq).sum();
             if checkpoint.rows != rows || checkpoint.root != root(heads.values()) {
                 report
@@ -177,24 +195,25 @@ impl Services {
                 Err(_) => "the checkpoint kept elsewhere was not signed by this audit's key".to_owned(),
             });
         }
-        Ok(heads)
+        Ok(seen)
     }
 
+    /// Walks one chain up to row `until`; where it ends.
     async fn walk(
         &self,
         chain: i64,
-        anchor: Option<&Head>,
+        until: i64,
+        seen: &Seen,
         report: &mut AuditReport,
     ) -> Result<Head, StoreError> {
-        let mut end = Head {
-            partition: chain,
-            seq: 0,
-            hash: GENESIS.to_owned(),
-        };
+        let mut end = genesis(chain);
         loop {
             let rows = self.audit_log.rows(chain, end.seq, PAGE).await?;
             let full = rows.len() as i64 == PAGE;
             for row in rows {
+                if row.seq > until {
+                    return Ok(end);
+                }
                 let expected = row_hash(
                     &end.hash,
                     chain,
@@ -215,8 +234,10 @@ impl Services {
                 match &row.payload {
                     None => report.erased += 1,
                     Some((salt, payload)) => {
-                        let salt = from_base64url(salt).unwrap_or_default();
-                        if payload_hash(&salt, payload) != row.payload_hash {
+                        // Salt and payload are hashed without a mark between them.
+                        let salt = from_base64url(salt).filter(|salt| salt.len() == SALT_LEN);
+                        let hash = salt.map(|salt| payload_hash(&salt, payload));
+                        if hash.as_ref() != Some(&row.payload_hash) {
                             report.findings.push(format!(
                                 "chain {chain}: the payload of row {} was changed",
                                 row.seq
@@ -227,9 +248,7 @@ impl Services {
                 report.rows += 1;
                 end.seq = row.seq;
                 end.hash = row.hash;
-                if let Some(anchor) = anchor.filter(|anchor| anchor.seq == end.seq)
-                    && anchor.hash != end.hash
-                {
+                if seen.get(&end.seq).is_some_and(|hash| *hash != end.hash) {
                     report.findings.push(format!(
                         "chain {chain}: row {} is not the one a checkpoint has seen",
                         end.seq
@@ -240,5 +259,14 @@ impl Services {
                 return Ok(end);
             }
         }
+    }
+}
+
+/// Where a chain without rows ends.
+fn genesis(chain: i64) -> Head {
+    Head {
+        partition: chain,
+        seq: 0,
+        hash: GENESIS.to_owned(),
     }
 }

@@ -74,6 +74,16 @@ pub enum EnrolError {
 impl Services {
     /// Makes a code with which one phone can bind itself to this person.
     pub async fn create_enrolment(&self, user: &User) -> Result<EnrolmentTicket, StoreError> {
+        // The look-up part of the typed code has 25 bits: now and then it is taken.
+        loop {
+            if let Some(ticket) = self.try_enrolment(user).await? {
+                return Ok(ticket);
+            }
+        }
+    }
+
+    /// `None`: the code looks like another.
+    async fn try_enrolment(&self, user: &User) -> Result<Option<EnrolmentTicket>, StoreError> {
         let now = self.clock.now();
         let expires_at = now.plus(self.policy.enrolment_lifetime);
         let link_code = base64url(&self.entropy.bytes::<32>());
@@ -93,17 +103,21 @@ impl Services {
             expires_at,
         };
         let entry = self.entry("enrolment.created", now, json!({ "user": user.id }));
-        self.directory
+        if !self
+            .directory
             .insert_enrolment(&new, user.partition, entry)
-            .await?;
+            .await?
+        {
+            return Ok(None);
+        }
         let hyphenated = [&typed[..5], &typed[5..10], &typed[10..]].join("-");
         let issuer = &self.policy.issuer;
         let encoded: String = url::form_urlencoded::byte_serialize(issuer.as_bytes()).collect();
-        Ok(EnrolmentTicket {
+        Ok(Some(EnrolmentTicket {
             link: Secret::new(format!("{issuer}/enrol#i={encoded}&c={link_code}")),
             typed_code: Secret::new(hyphenated),
             expires_at,
-        })
+        }))
     }
 
     /// Binds a phone. The same phone with the same code gets the same answer again, should the first

@@ -19,6 +19,10 @@ pub enum StoreError {
     /// Not now; the same call may succeed later. Nothing was changed.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What was to be written cannot be: a constraint forbids it, today and tomorrow. Nothing was
+    /// changed.
+    #[error("the store refuses what was to be written")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The write may or may not have happened: read it back before answering.
     #[error("a commit did not report its result")]
     CommitUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod bad_input;
 mod client_assertion;
 mod delivery;
@@ -17,5 +18,7 @@ mod hints;
 mod model;
 mod polling;
 mod races;
+mod sql_traps;
+mod stores;
 mod support;
 mod token_life;

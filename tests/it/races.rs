@@ -1,6 +1,6 @@
 //! Many at once on one request: one outcome, one issuance, on both databases.
 
-use crate::support::{Backend, TestApp, approve, on_both, request_id, show};
+use crate::support::{Backend, TestApp, all, approve, on_both, request_id, show};
 use assent::domain::Decision;
 use assent::phone::http::Answer;
 use assent::service::cancel::Cancelled;
@@ -133,11 +133,4 @@ async fn one_idempotency_key_makes_one_request(backend: Backend) {
     assert_eq!(bodies.len(), 1, "{bodies:?}");
     assert_eq!(app.backend.count("pending_requests").await, 1);
     assert_eq!(app.backend.count("jobs").await, 1);
-}
-
-/// Runs all of them at once.
-async fn all<T: Send + 'static>(
-    futures: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
-) -> Vec<T> {
-    tokio::task::JoinSet::from_iter(futures).join_all().await
 }

@@ -2,7 +2,7 @@
 
 use super::db::{Db, Tx};
 use super::row::Located;
-use crate::crypto::audit_chain::{self, Head};
+use crate::crypto::audit_chain::{self, Head, SALT_LEN};
 use crate::crypto::base64url;
 use crate::domain::{Partition, Timestamp};
 use crate::store::StoreError;
@@ -20,7 +20,7 @@ pub struct AuditEntry {
     /// Names of requests, clients, persons and devices; never a secret.
     pub payload: serde_json::Value,
     /// Random bytes that keep the payload's hash from being guessed after the payload is erased.
-    pub salt: [u8; 16],
+    pub salt: [u8; SALT_LEN],
 }
 
 /// The chain index of a person's partition.
@@ -258,16 +258,19 @@ impl AuditLog {
         )
     }
 
-    /// How many rows each chain really has, whatever its head says.
-    pub async fn counts(&self) -> Result<BTreeMap<i64, i64>, StoreError> {
+    /// The numbers of the first and last row that each chain really has, whatever its head says.
+    pub async fn extents(&self) -> Result<BTreeMap<i64, (i64, i64)>, StoreError> {
         let mut reader = self.db.reader().await?;
-        let rows = sqlx::query("SELECT partition, COUNT(*) AS n FROM audit GROUP BY partition")
-            .fetch_all(&mut *reader)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT partition, MIN(seq) AS first, MAX(seq) AS last FROM audit GROUP BY partition",
+        )
+        .fetch_all(&mut *reader)
+        .await?;
         rows.iter()
             .map(|row| {
                 let row = Located::new(row, "audit", "partition");
-                Ok((row.number("partition")?, row.number("n")?))
+                let extent = (row.number("first")?, row.number("last")?);
+                Ok((row.number("partition")?, extent))
             })
             .collect()
     }

@@ -47,7 +47,11 @@ pub enum OpenError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(Box::new(error))
+        use sqlx::error::ErrorKind;
+        match error.as_database_error().map(|error| error.kind()) {
+            None | Some(ErrorKind::Other) => Self::Unavailable(Box::new(error)),
+            Some(_) => Self::Refused(Box::new(error)),
+        }
     }
 }
 

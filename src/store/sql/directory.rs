@@ -406,17 +406,19 @@ impl Directory {
 
     // Enrolments
 
+    /// Adds an enrolment; false when one with the same look-up part is there already.
     pub async fn insert_enrolment(
         &self,
         new: &NewEnrolment,
         partition: Partition,
         entry: AuditEntry,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut tx = self.db.begin().await?;
         let head = audit::take_head(&mut tx, chain_of(partition)).await?;
-        sqlx::query(
+        let done = sqlx::query(
             "INSERT INTO enrolments (link_hash, lookup_hash, secret_hash, user_id, created_at, \
-             expires_at, wrong_tries) VALUES ($1, $2, $3, $4, $5, $6, 0)",
+             expires_at, wrong_tries) VALUES ($1, $2, $3, $4, $5, $6, 0) \
+             ON CONFLICT (lookup_hash) DO NOTHING",
         )
         .bind(&new.link_hash)
         .bind(&new.lookup_hash)
@@ -426,8 +428,7 @@ impl Directory {
         .bind(new.expires_at.millis())
         .execute(&mut *tx)
         .await?;
-        audit::append(&mut tx, head, entry).await?;
-        tx.commit().await
+        commit_if_changed(tx, head, entry, done.rows_affected()).await
     }
 
     /// Finds an enrolment by the hash of its link code or of its typed code's look-up part.

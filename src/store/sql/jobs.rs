@@ -26,6 +26,17 @@ impl SqlJobQueue {
         Self { db, queue }
     }
 
+    /// Writes on a claimed job why nothing is done about it.
+    async fn note_unreadable(&self, tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE jobs SET last_error = $3 WHERE queue = $1 AND id = $2")
+            .bind(self.queue)
+            .bind(id)
+            .bind("this program cannot read the job")
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+
     /// Moves the due time of a job whose lease is still ours; false when it is not.
     async fn settle(
         &self,
@@ -96,18 +107,22 @@ impl JobQueue for SqlJobQueue {
         .bind(i64::from(limit))
         .fetch_all(&mut *tx)
         .await?;
-        let claimed = rows
-            .iter()
-            .map(|row| {
-                let row = Located::new(row, "jobs", "id");
-                Ok(ClaimedJob {
-                    id: row.text("id")?,
-                    job: row.parse_with("payload", |text| serde_json::from_str(text).ok())?,
+        let mut claimed = Vec::new();
+        for row in &rows {
+            let row = Located::new(row, "jobs", "id");
+            let id = row.text("id")?;
+            // A job of a kind we do not know waits under its lease for a node that does. As an error
+            // it would come first in every claim, and nothing else would ever be done.
+            match serde_json::from_str(&row.text("payload")?) {
+                Ok(job) => claimed.push(ClaimedJob {
+                    id,
+                    job,
                     attempt: row.small("attempts")?,
-                })
-            })
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        if !claimed.is_empty() {
+                }),
+                Err(_) => self.note_unreadable(&mut tx, &id).await?,
+            }
+        }
+        if !rows.is_empty() {
             tx.commit().await?;
         }
         Ok(claimed)

@@ -35,8 +35,9 @@ pub async fn all(db: &Db) -> Result<Vec<KeyRecord>, StoreError> {
 pub async fn insert(db: &Db, records: &[KeyRecord], entry: AuditEntry) -> Result<(), StoreError> {
     let mut tx = db.begin().await?;
     let head = audit::take_head(&mut tx, SYSTEM_PARTITION).await?;
+    let mut inserted = 0;
     for record in records {
-        sqlx::query(
+        let done = sqlx::query(
             "INSERT INTO keys (purpose, version, algorithm, wrapped, public_jwk, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (purpose, version) DO NOTHING",
         )
@@ -48,6 +49,10 @@ pub async fn insert(db: &Db, records: &[KeyRecord], entry: AuditEntry) -> Result
         .bind(record.created_at.millis())
         .execute(&mut *tx)
         .await?;
+        inserted += done.rows_affected();
+    }
+    if inserted == 0 {
+        return Ok(());
     }
     audit::append(&mut tx, head, entry).await?;
     tx.commit().await

@@ -217,14 +217,19 @@ impl PendingRequests for SqlPendingRequests {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
             "SELECT request_id, state, facts FROM pending_requests \
-             WHERE user_id = $1 AND state = $2 AND expires_at > $3 ORDER BY expires_at, request_id",
+             WHERE user_id = $1 AND state = $2 AND expires_at > $3",
         )
         .bind(user.as_str())
         .bind(State::Pending.as_str())
         .bind(now.millis())
         .fetch_all(&mut *reader)
         .await?;
-        rows.iter().map(request).collect()
+        let mut open: Vec<_> = rows
+            .iter()
+            .map(request)
+            .collect::<Result<_, StoreError>>()?;
+        open.sort_by_key(|request| (request.facts.created_at, request.facts.id));
+        Ok(open)
     }
 
     async fn project(&self, id: RequestId, state: State) -> Result<(), StoreError> {

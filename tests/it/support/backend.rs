@@ -1,11 +1,13 @@
 //! A database of a test's own.
 
+use assent::store::sql::Db;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
-/// An empty database; it goes away with the test.
+/// A database; it goes away with the test, or with its cluster.
 pub enum Backend {
     Sqlite(TempDir),
     Postgres(String),
@@ -37,8 +39,24 @@ impl Backend {
         Self::Sqlite(tempfile::tempdir().unwrap())
     }
 
-    /// A new database on the cluster that `scripts/test` has started.
+    /// A new database on the cluster that `scripts/test` has started. It is migrated already: a copy
+    /// is made sooner than a migration.
     pub async fn postgres() -> Self {
+        static MIGRATED: OnceCell<String> = OnceCell::const_new();
+        let template = MIGRATED.get_or_init(async || {
+            let url = Self::empty_postgres().await.url();
+            Db::migrate(&url).await.unwrap();
+            url.rsplit_once('/').unwrap().1.to_owned()
+        });
+        Self::create(template.await).await
+    }
+
+    /// As [`Backend::postgres`], with nothing in it.
+    pub async fn empty_postgres() -> Self {
+        Self::create("template1").await
+    }
+
+    async fn create(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let cluster = cluster();
         let name = format!(
@@ -50,7 +68,8 @@ impl Backend {
         let mut connection = sqlx::AnyConnection::connect(&cluster)
             .await
             .expect("the cluster runs");
-        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
+        sqlx::raw_sql(AssertSqlSafe(create))
             .execute(&mut connection)
             .await
             .unwrap();
@@ -77,6 +96,33 @@ impl Backend {
             .unwrap();
         connection.close().await.unwrap();
         done.rows_affected()
+    }
+
+    /// Lets every `event` (INSERT, UPDATE or DELETE) on a table fail, as on a disk that is full.
+    pub async fn refuse(&self, event: &str, table: &str) {
+        let trigger = format!("CREATE TRIGGER refuse_{event}_{table} BEFORE {event} ON {table}");
+        match self {
+            Self::Sqlite(_) => {
+                let action = "BEGIN SELECT RAISE(ABORT, 'refused by the test'); END";
+                self.execute(&format!("{trigger} {action}")).await;
+            }
+            Self::Postgres(_) => {
+                let function = "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql \
+                     AS $$ BEGIN RAISE EXCEPTION 'refused by the test'; END $$";
+                self.execute(function).await;
+                let action = "FOR EACH STATEMENT EXECUTE FUNCTION refuse()";
+                self.execute(&format!("{trigger} {action}")).await;
+            }
+        }
+    }
+
+    /// Ends what [`Backend::refuse`] began.
+    pub async fn allow(&self, event: &str, table: &str) {
+        let trigger = format!("DROP TRIGGER refuse_{event}_{table}");
+        match self {
+            Self::Sqlite(_) => self.execute(&trigger).await,
+            Self::Postgres(_) => self.execute(&format!("{trigger} ON {table}")).await,
+        };
     }
 
     /// The first column of a query's rows, as text.

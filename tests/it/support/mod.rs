@@ -1,10 +1,12 @@
 //! What tests stand on: a server with a clock of its own, a relying party, a person with a phone.
 
 pub mod backend;
+pub mod house;
 pub mod rp_endpoint;
 pub mod signer;
 
 pub use backend::Backend;
+pub use house::House;
 
 use assent::app::{Core, Listeners, Server, World};
 use assent::clock::{Clock, ManualClock};
@@ -348,4 +350,11 @@ pub fn assert_problem(answer: &Answer, status: u16, code: &str) {
         answer.header("content-type"),
         Some("application/problem+json")
     );
+}
+
+/// Runs all of them at once.
+pub async fn all<T: Send + 'static>(
+    futures: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    tokio::task::JoinSet::from_iter(futures).join_all().await
 }

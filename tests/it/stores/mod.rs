@@ -1,0 +1,118 @@
+//! What the stores promise, on every database.
+//!
+//! A case of the three traits takes [`Stores`] and knows nothing of what is behind them; the
+//! implementations that it runs against are listed in [`in_every_store`]. Ledger and Directory are
+//! SQL alone and are tested as they are.
+
+mod cast;
+mod directory;
+mod enrolments;
+mod issuances;
+mod jobs;
+mod ledger;
+mod pending;
+mod projection;
+mod replay;
+
+use crate::support::{Backend, House, START};
+use assent::crypto::sha256;
+use assent::domain::client::DeliveryMode;
+use assent::domain::request::{ACR_DEVICE, Facts};
+use assent::domain::{ClientId, Job, Partition, RequestId, Scope, Timestamp, UserId};
+use assent::store::sql::jobs::PENDING_QUEUE;
+use assent::store::sql::{SqlJobQueue, SqlPendingRequests, SqlReplayCache};
+use assent::store::{JobQueue, NewRequest, PendingRequests, ReplayCache};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One implementation of the three traits, empty. Jobs get into the queue with a request.
+pub struct Stores {
+    pub pending: Arc<dyn PendingRequests>,
+    pub jobs: Arc<dyn JobQueue>,
+    pub replays: Arc<dyn ReplayCache>,
+    _house: House,
+}
+
+impl Stores {
+    pub async fn sql(backend: Backend) -> Self {
+        let house = House::new(backend).await;
+        let db = house.db().clone();
+        Self {
+            pending: Arc::new(SqlPendingRequests::new(db.clone(), INTERVAL)),
+            jobs: Arc::new(SqlJobQueue::new(db.clone(), PENDING_QUEUE)),
+            replays: Arc::new(SqlReplayCache::new(db)),
+            _house: house,
+        }
+    }
+}
+
+/// A case against each implementation: `in_every_store!(name)` makes `name::sqlite` and
+/// `name::postgres` of an async function that takes `&Stores`. The next implementation is a line here.
+macro_rules! in_every_store {
+    ($($case:ident),+ $(,)?) => {
+        mod in_every_store {
+            $(mod $case {
+                use crate::stores::Stores;
+                use crate::support::Backend;
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn sqlite() {
+                    super::super::$case(&Stores::sql(Backend::sqlite()).await).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn postgres() {
+                    super::super::$case(&Stores::sql(Backend::postgres().await).await).await;
+                }
+            })+
+        }
+    };
+}
+pub(crate) use in_every_store;
+
+/// What clients must leave between two polls.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// `seconds` after the start.
+pub const fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(START.millis() + 1000 * seconds)
+}
+
+/// The id of the `n`th request of a test.
+pub fn id(n: u32) -> RequestId {
+    RequestId::from_bytes(sha256(&n.to_be_bytes()))
+}
+
+/// The `n`th request of a test, by `bank` for `alice`, open for 120 s.
+pub fn new_request(n: u32) -> NewRequest {
+    request_of(n, "bank", "alice", START)
+}
+
+pub fn request_of(n: u32, client: &str, user: &str, now: Timestamp) -> NewRequest {
+    let facts = Facts {
+        id: id(n),
+        client_id: ClientId::new(client),
+        user_id: UserId::new(user),
+        partition: Partition(7),
+        sealed_auth_req_id: format!("sealed {n}"),
+        sealed_notification_token: None,
+        subject: user.into(),
+        scope: Scope::parse("openid").unwrap(),
+        acr: ACR_DEVICE.into(),
+        binding_message: None,
+        authorization_details: None,
+        delivery_mode: DeliveryMode::Poll,
+        created_at: now,
+        expires_at: now.plus(Duration::from_secs(120)),
+    };
+    NewRequest {
+        job: Job::NotifyDevice {
+            request_id: facts.id,
+            user_id: facts.user_id.clone(),
+            expires_at: facts.expires_at,
+        },
+        facts,
+        per_client: 1000,
+        per_user: 1000,
+    }
+}

@@ -1,0 +1,332 @@
+//! Pending requests: creation, caps, polls, inbox, projection.
+
+use super::{Stores, at, id, in_every_store, new_request, request_of};
+use crate::support::house::cancel_after;
+use crate::support::{Backend, House, START, all, on_both};
+use assent::domain::pacing::Pace;
+use assent::domain::request::{BackchannelRequest, State};
+use assent::domain::{BindingMessage, RequestId, UserId};
+use assent::store::{
+    Created, IdempotencySlot, NewRequest, PendingRequests, PollKind, Reservation, StoreError,
+};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+in_every_store!(
+    a_request_is_there_with_its_job,
+    creating_twice_is_creating_once,
+    a_creation_that_is_cut_short_is_whole_or_not_at_all,
+    caps_count_what_is_open,
+    a_crowd_gets_as_many_places_as_there_are,
+    an_idempotency_key_stands_for_one_request,
+    one_of_many_gets_the_slot,
+    polls_are_paced,
+);
+on_both!(
+    a_request_whose_job_cannot_be_stored_is_not_there,
+    a_damaged_request_is_reported_with_its_place,
+);
+
+pub async fn create(stores: &Stores, new: &NewRequest) -> Created {
+    stores
+        .pending
+        .create(new, new.facts.created_at)
+        .await
+        .unwrap()
+}
+
+pub async fn state(pending: &dyn PendingRequests, id: RequestId) -> State {
+    pending.find(id, START).await.unwrap().unwrap().state
+}
+
+async fn a_request_is_there_with_its_job(stores: &Stores) {
+    let mut new = new_request(1);
+    new.facts.binding_message = Some(BindingMessage::parse("Überweisung 12").unwrap());
+    new.facts.authorization_details = Some(serde_json::json!([{ "type": "payment" }]));
+    assert_eq!(create(stores, &new).await, Created::Yes);
+
+    let found = stores.pending.find(id(1), START).await.unwrap().unwrap();
+    assert_eq!(found, BackchannelRequest::new(new.facts.clone()));
+    assert_eq!(stores.pending.find(id(2), START).await.unwrap(), None);
+    let last = at(120).minus(Duration::from_millis(1));
+    for (now, expected) in [(last, State::Pending), (at(120), State::Expired)] {
+        let found = stores.pending.find(id(1), now).await.unwrap().unwrap();
+        assert_eq!(found.state, expected);
+    }
+
+    let lease = Duration::from_secs(30);
+    let claimed = stores.jobs.claim(10, lease, START).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!((&claimed[0].job, claimed[0].attempt), (&new.job, 1));
+}
+
+async fn creating_twice_is_creating_once(stores: &Stores) {
+    let full = NewRequest {
+        per_client: 2,
+        per_user: 2,
+        ..new_request(1)
+    };
+    assert_eq!(create(stores, &full).await, Created::Yes);
+    assert_eq!(create(stores, &full).await, Created::Yes);
+    assert_eq!(stores.jobs.depth().await.unwrap().alive, 1);
+    // Its job is done and does not come back.
+    let claimed = stores
+        .jobs
+        .claim(1, Duration::from_secs(30), START)
+        .await
+        .unwrap();
+    assert!(stores.jobs.ack(&claimed[0]).await.unwrap());
+    assert_eq!(create(stores, &full).await, Created::Yes);
+    assert_eq!(stores.jobs.depth().await.unwrap().alive, 0);
+    // It is there, so it needs no room, whether it is still open or not.
+    assert_eq!(create(stores, &new_request(2)).await, Created::Yes);
+    assert_eq!(create(stores, &full).await, Created::Yes);
+    stores
+        .pending
+        .project(id(1), State::Approved)
+        .await
+        .unwrap();
+    assert_eq!(create(stores, &new_request(3)).await, Created::Yes);
+    assert_eq!(create(stores, &full).await, Created::Yes);
+    assert_eq!(state(&*stores.pending, id(1)).await, State::Approved);
+}
+
+async fn a_creation_that_is_cut_short_is_whole_or_not_at_all(stores: &Stores) {
+    let mut cut = 0;
+    loop {
+        let new = new_request(cut);
+        match cancel_after(cut as usize + 1, stores.pending.create(&new, START)).await {
+            None => cut += 1,
+            Some(created) => {
+                assert_eq!(created.unwrap(), Created::Yes);
+                break;
+            }
+        }
+    }
+    assert!(cut > 0, "nothing was cut short");
+    // The next creation for this person waits for what the others left behind.
+    assert_eq!(create(stores, &new_request(cut + 1)).await, Created::Yes);
+    let mut requests = BTreeSet::new();
+    for n in 0..=cut + 1 {
+        if stores.pending.find(id(n), START).await.unwrap().is_some() {
+            requests.insert(new_request(n).job.id());
+        }
+    }
+    let lease = Duration::from_secs(30);
+    let jobs = stores.jobs.claim(1000, lease, START).await.unwrap();
+    assert_eq!(
+        jobs.into_iter().map(|job| job.id).collect::<BTreeSet<_>>(),
+        requests
+    );
+}
+
+async fn caps_count_what_is_open(stores: &Stores) {
+    let capped = |new: NewRequest| NewRequest {
+        per_client: 2,
+        per_user: 3,
+        ..new
+    };
+    let ask = async |n, client, user, now| {
+        let new = capped(request_of(n, client, user, now));
+        stores.pending.create(&new, now).await.unwrap()
+    };
+    assert_eq!(ask(1, "bank", "alice", START).await, Created::Yes);
+    assert_eq!(ask(2, "bank", "alice", START).await, Created::Yes);
+    assert_eq!(ask(3, "bank", "alice", START).await, Created::OverCap);
+    // Other people and other clients have room of their own, until the person's is used up.
+    assert_eq!(ask(4, "bank", "bob", START).await, Created::Yes);
+    assert_eq!(ask(5, "shop", "alice", START).await, Created::Yes);
+    assert_eq!(ask(6, "shop", "alice", START).await, Created::OverCap);
+    assert_eq!(ask(7, "kiosk", "alice", START).await, Created::OverCap);
+    // What was refused is nowhere.
+    assert_eq!(stores.pending.find(id(3), START).await.unwrap(), None);
+    assert_eq!(stores.jobs.depth().await.unwrap().alive, 4);
+    // What is decided does not count, and neither does what has run out.
+    for (n, state) in [(1, State::Approved), (2, State::Denied)] {
+        stores.pending.project(id(n), state).await.unwrap();
+        assert_eq!(ask(n + 10, "bank", "alice", START).await, Created::Yes);
+        assert_eq!(ask(n + 20, "bank", "alice", START).await, Created::OverCap);
+    }
+    let last = at(120).minus(Duration::from_millis(1));
+    assert_eq!(ask(30, "bank", "alice", last).await, Created::OverCap);
+    assert_eq!(ask(31, "bank", "alice", at(120)).await, Created::Yes);
+}
+
+async fn a_crowd_gets_as_many_places_as_there_are(stores: &Stores) {
+    let created = all((0..40).map(|n| {
+        let pending = stores.pending.clone();
+        let new = NewRequest {
+            per_client: 3,
+            per_user: 5,
+            ..request_of(n, ["bank", "shop"][n as usize % 2], "alice", START)
+        };
+        async move { (n % 2, pending.create(&new, START).await.unwrap()) }
+    }))
+    .await;
+    let places = |of: u32| {
+        created
+            .iter()
+            .filter(|(client, created)| *client == of && *created == Created::Yes)
+            .count()
+    };
+    assert_eq!(places(0) + places(1), 5);
+    assert!(places(0) <= 3 && places(1) <= 3);
+    assert_eq!(stores.jobs.depth().await.unwrap().alive, 5);
+}
+
+pub fn slot(body: &str, sealed: &str) -> IdempotencySlot {
+    IdempotencySlot {
+        scope_hash: "bank, order 7".into(),
+        body_hash: body.into(),
+        sealed_auth_req_id: sealed.into(),
+        expires_at: at(120),
+    }
+}
+
+async fn an_idempotency_key_stands_for_one_request(stores: &Stores) {
+    let reserve =
+        async |slot: IdempotencySlot, now| stores.pending.reserve(&slot, now).await.unwrap();
+    let first = Reservation::Replay {
+        sealed_auth_req_id: "first".into(),
+    };
+    assert_eq!(
+        reserve(slot("body", "first"), START).await,
+        Reservation::Fresh
+    );
+    assert_eq!(reserve(slot("body", "second"), START).await, first);
+    assert_eq!(
+        reserve(slot("other", "third"), START).await,
+        Reservation::Conflict
+    );
+    let elsewhere = IdempotencySlot {
+        scope_hash: "shop, order 7".into(),
+        ..slot("other", "fourth")
+    };
+    assert_eq!(reserve(elsewhere, START).await, Reservation::Fresh);
+    // It holds to the end, and then it is free for anything.
+    let last = at(120).minus(Duration::from_millis(1));
+    assert_eq!(reserve(slot("body", "fifth"), last).await, first);
+    let again = IdempotencySlot {
+        expires_at: at(240),
+        ..slot("other", "sixth")
+    };
+    assert_eq!(reserve(again, at(120)).await, Reservation::Fresh);
+    assert_eq!(
+        reserve(slot("body", "seventh"), at(120)).await,
+        Reservation::Conflict
+    );
+}
+
+async fn one_of_many_gets_the_slot(stores: &Stores) {
+    let reservations = all((0..16).map(|n| {
+        let pending = stores.pending.clone();
+        let sealed = format!("{n}");
+        async move {
+            (
+                sealed.clone(),
+                pending
+                    .reserve(&slot("body", &sealed), START)
+                    .await
+                    .unwrap(),
+            )
+        }
+    }))
+    .await;
+    let (fresh, replays): (Vec<_>, Vec<_>) = reservations
+        .into_iter()
+        .partition(|(_, reservation)| *reservation == Reservation::Fresh);
+    assert_eq!(fresh.len(), 1);
+    let winner = Reservation::Replay {
+        sealed_auth_req_id: fresh[0].0.clone(),
+    };
+    assert!(
+        replays.iter().all(|(_, replay)| *replay == winner),
+        "{replays:?}"
+    );
+}
+
+async fn polls_are_paced(stores: &Stores) {
+    create(stores, &new_request(1)).await;
+    create(stores, &new_request(2)).await;
+    let poll = async |n, kind, now| {
+        let polled = stores.pending.poll(id(n), kind, at(now)).await.unwrap();
+        let (request, pace) = polled.unwrap();
+        assert_eq!(request.facts.id, id(n));
+        pace
+    };
+    use PollKind::{Ordinary, Replacing};
+    assert_eq!(poll(1, Ordinary, 0).await, Pace::Kept);
+    // Reading is not polling, and each request has a rhythm of its own.
+    stores.pending.find(id(1), at(1)).await.unwrap();
+    assert_eq!(poll(2, Ordinary, 1).await, Pace::Kept);
+    assert_eq!(poll(1, Ordinary, 5).await, Pace::Kept);
+    assert_eq!(poll(1, Ordinary, 6).await, Pace::Broken);
+    // Slower by five seconds from now on.
+    assert_eq!(poll(1, Ordinary, 15).await, Pace::Broken);
+    assert_eq!(poll(1, Ordinary, 30).await, Pace::Kept);
+    // A poll that replaces a held one is never early, and time counts from it.
+    assert_eq!(poll(1, Replacing, 31).await, Pace::Kept);
+    assert_eq!(poll(1, Replacing, 32).await, Pace::Kept);
+    assert_eq!(poll(1, Ordinary, 47).await, Pace::Kept);
+    assert_eq!(poll(1, Ordinary, 50).await, Pace::Broken);
+    // A result is given out at any pace.
+    stores.pending.project(id(1), State::Denied).await.unwrap();
+    assert_eq!(poll(1, Ordinary, 50).await, Pace::Kept);
+    assert_eq!(poll(2, Ordinary, 120).await, Pace::Kept);
+    assert_eq!(poll(2, Ordinary, 120).await, Pace::Kept);
+    let unknown = stores.pending.poll(id(9), Ordinary, START).await.unwrap();
+    assert!(unknown.is_none());
+}
+
+/// The job stands for "store first, then send": without it the request would wait unseen.
+async fn a_request_whose_job_cannot_be_stored_is_not_there(backend: Backend) {
+    let house = House::new(backend).await;
+    house.backend.refuse("INSERT", "jobs").await;
+    let refused = house.pending.create(&new_request(1), START).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert_eq!(house.pending.find(id(1), START).await.unwrap(), None);
+    house.backend.allow("INSERT", "jobs").await;
+    let created = house.pending.create(&new_request(1), START).await.unwrap();
+    assert_eq!(created, Created::Yes);
+    assert_eq!(house.backend.count("jobs").await, 1);
+}
+
+async fn a_damaged_request_is_reported_with_its_place(backend: Backend) {
+    let house = House::new(backend).await;
+    let pending = &house.pending;
+    for (n, column, damage) in [(1, "facts", "{}"), (2, "state", "perhaps")] {
+        let user = format!("user {n}");
+        let new = request_of(n, "bank", &user, START);
+        pending.create(&new, START).await.unwrap();
+        let update = format!(
+            "UPDATE pending_requests SET {column} = '{damage}' WHERE request_id = '{}'",
+            id(n)
+        );
+        assert_eq!(house.backend.execute(&update).await, 1);
+        let found = pending.find(id(n), START).await.map(drop);
+        let polled = pending
+            .poll(id(n), PollKind::Ordinary, START)
+            .await
+            .map(drop);
+        for result in [found, polled] {
+            assert!(
+                matches!(&result, Err(StoreError::Corrupt { table: "pending_requests", row, what })
+                    if *row == id(n).to_string() && *what == column),
+                "{result:?}"
+            );
+        }
+        // The Ledger's word mends a state, and other people are not troubled.
+        assert!(
+            pending
+                .open_for(&UserId::new("alice"), START)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        pending.project(id(n), State::Denied).await.unwrap();
+    }
+    assert_eq!(state(&**pending, id(2)).await, State::Denied);
+}

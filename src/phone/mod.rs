@@ -191,6 +191,13 @@ impl Phone {
         })
     }
 
+    /// The same phone on a client that others use too: where one process plays many phones.
+    #[must_use]
+    pub fn over(mut self, http: HttpClient) -> Self {
+        self.http = http;
+        self
+    }
+
     pub fn id(&self) -> DeviceId {
         DeviceId::new(self.key.kid.as_str())
     }

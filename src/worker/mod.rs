@@ -6,6 +6,7 @@ use crate::service::Services;
 use crate::service::notify_client::Delivered;
 use crate::service::notify_device::Notified;
 use crate::store::{ClaimedJob, JobQueue, StoreError};
+use crate::telemetry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -180,6 +181,8 @@ pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
             sweep_at = now.plus(SWEEP_EVERY);
             report("sweep", services.sweep().await);
             report("checkpoint", services.checkpoint().await.map(drop));
+            // Else every measured duration is kept until somebody scrapes /metrics.
+            telemetry::metrics().run_upkeep();
         }
         tokio::select! {
             () = services.clock.sleep_until(now.plus(RECONCILE_EVERY)) => {}

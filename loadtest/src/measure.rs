@@ -1,0 +1,166 @@
+//! One run against one database.
+
+use crate::cast::Cast;
+use crate::database::Database;
+use crate::load::{self, Load, Worker};
+use crate::operations::{Ask, Floor, Flow, Poll};
+use crate::proc;
+use crate::report::{DatabaseReport, Row};
+use crate::server::{Server, Settings};
+use crate::stopwatch::{Stopwatch, pause};
+use std::path::Path;
+use std::time::Duration;
+
+/// How many starts the start-up time is the median of.
+const STARTS: usize = 5;
+/// Requests before the measured ones, so that lazy things have been done.
+const WARM_UP: usize = 500;
+/// How long an idle server is watched: two rounds of its housekeeping and more.
+const IDLE: Duration = Duration::from_secs(5);
+/// A server that used less CPU than `QUIET` in a `WINDOW` has nothing left to do.
+const WINDOW: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(5);
+/// The longest that a server is waited for to become quiet.
+const SETTLE_WITHIN: Duration = Duration::from_secs(20);
+
+/// Reads what the server, and its database where that is apart, have cost so far.
+struct Meter {
+    server: u32,
+    postmaster: Option<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Reading {
+    server: Duration,
+    database: Option<Duration>,
+}
+
+impl Meter {
+    fn read(&self) -> anyhow::Result<Reading> {
+        Ok(Reading {
+            server: proc::process_cpu(self.server)?,
+            database: self.postmaster.map(proc::family_cpu).transpose()?,
+        })
+    }
+
+    /// Waits until the work that goes on behind the answers is done: it belongs to the operations.
+    async fn settle(&self) -> anyhow::Result<()> {
+        let began = Stopwatch::start();
+        let mut before = proc::process_cpu(self.server)?;
+        while began.elapsed() < SETTLE_WITHIN {
+            pause(WINDOW).await;
+            let now = proc::process_cpu(self.server)?;
+            if now - before < QUIET {
+                return Ok(());
+            }
+            before = now;
+        }
+        Ok(())
+    }
+
+    /// Runs a load and divides its cost by its operations.
+    async fn measure<W: Worker>(
+        &self,
+        name: &'static str,
+        load: Load,
+        workers: Vec<W>,
+    ) -> anyhow::Result<(Row, Vec<W>)> {
+        self.settle().await?;
+        let before = self.read()?;
+        let (outcome, workers) = load::run(load, workers).await?;
+        self.settle().await?;
+        let after = self.read()?;
+        let per_operation = |cost: Duration| micros(cost) / outcome.times.len().max(1) as f64;
+        let database = after.database.zip(before.database);
+        let row = Row {
+            name,
+            operations: outcome.times.len(),
+            cut_short: outcome.times.len() < load.count,
+            failed: outcome.failed,
+            server_us: per_operation(after.server - before.server),
+            database_us: database.map(|(after, before)| per_operation(after - before)),
+            p50_ms: outcome.percentile(50),
+            p99_ms: outcome.percentile(99),
+            failures: outcome.failures,
+        };
+        Ok((row, workers))
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// Starts the program on a fresh database, and measures.
+pub async fn measure(
+    program: &Path,
+    folder: &Path,
+    database: &Database,
+    load: Load,
+    people: usize,
+) -> anyhow::Result<DatabaseReport> {
+    let settings = Settings::new(folder, &database.url)?;
+    let mut cast = Cast::seed(&settings, people).await?;
+    let mut start_ms = Vec::with_capacity(STARTS);
+    for _ in 1..STARTS {
+        let (server, took) = Server::start(program, &settings).await?;
+        start_ms.push(micros(took) / 1000.0);
+        // Ready is not yet able to stop: the signals are taken a moment later.
+        pause(WINDOW).await;
+        server.stop().await?;
+    }
+    let (server, took) = Server::start(program, &settings).await?;
+    start_ms.push(micros(took) / 1000.0);
+    start_ms.sort_by(f64::total_cmp);
+
+    let meter = Meter {
+        server: server.pid(),
+        postmaster: database.postmaster,
+    };
+    meter.settle().await?;
+    let before = meter.read()?;
+    pause(IDLE).await;
+    let idle_cpu = micros(meter.read()?.server - before.server) / IDLE.as_secs_f64();
+    let idle_rss = proc::resident_memory(server.pid())?;
+
+    let mut people = cast.enrol().await?;
+    let answering = people.split_off(people.len() / 2);
+    let waiting = people.into_iter().map(|(login, _)| login).collect();
+    let (rp, size) = (&cast.rp, load.connections);
+    let warm_up = Load {
+        count: WARM_UP,
+        ..load
+    };
+    load::run(warm_up, Floor::team(rp, size)).await?;
+
+    let (floor, _) = meter
+        .measure("GET /jwks", load, Floor::team(rp, size))
+        .await?;
+    let (ask, workers) = meter
+        .measure("POST /bc-authorize", load, Ask::team(rp, size, waiting))
+        .await?;
+    let ids: Vec<String> = workers.into_iter().flat_map(|w| w.auth_req_ids).collect();
+    let load_of_polls = Load {
+        count: ids.len(),
+        ..load
+    };
+    let team = Poll::team(rp, size, ids.into());
+    let (poll, _) = meter
+        .measure("POST /token, pending", load_of_polls, team)
+        .await?;
+    let (flow, _) = meter
+        .measure("full flow", load, Flow::team(rp, size, answering))
+        .await?;
+
+    let loaded_rss = proc::resident_memory(server.pid())?;
+    server.stop().await?;
+    Ok(DatabaseReport {
+        database: database.name,
+        poll_to_floor: poll.server_us / floor.server_us,
+        rows: vec![floor, ask, poll, flow],
+        start_ms,
+        idle_rss_bytes: idle_rss,
+        loaded_rss_bytes: loaded_rss,
+        idle_cpu_us_per_s: idle_cpu,
+    })
+}

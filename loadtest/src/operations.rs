@@ -1,0 +1,193 @@
+//! The operations that are measured, as relying parties and phones do them; each checks its answers.
+
+use crate::load::Worker;
+use anyhow::Context as _;
+use assent::domain::Decision;
+use assent::phone::Phone;
+use assent::phone::http::{Answer, HttpClient};
+use std::sync::Arc;
+
+const CIBA_GRANT: &str = "urn:openid:params:grant-type:ciba";
+/// Requests that nobody answers must outlive the run: the most that a server grants, in seconds.
+const LONG: [(&str, &str); 1] = [("requested_expiry", "600")];
+
+/// A connection to the server, and the header that proves who comes over it.
+pub struct RelyingParty {
+    pub issuer: String,
+    /// The value of `Authorization` (client_secret_basic).
+    pub authorization: String,
+    http: HttpClient,
+}
+
+impl RelyingParty {
+    pub fn new(issuer: String, authorization: String) -> Self {
+        Self {
+            issuer,
+            authorization,
+            http: HttpClient::new(),
+        }
+    }
+
+    /// The same relying party on a connection of its own.
+    fn connect(&self) -> Self {
+        Self::new(self.issuer.clone(), self.authorization.clone())
+    }
+
+    async fn post(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        let url = format!("{}{path}", self.issuer);
+        let headers = [("authorization", self.authorization.as_str())];
+        Ok(self.http.form(&url, &headers, parameters).await?)
+    }
+
+    /// Asks a person to sign in; returns the `auth_req_id`.
+    async fn ask(&self, login: &str, more: &[(&str, &str)]) -> anyhow::Result<String> {
+        let parameters = [
+            ("scope", "openid"),
+            ("login_hint", login),
+            ("binding_message", "Sign in, code W4SCT"),
+        ];
+        let parameters = [&parameters, more].concat();
+        let answer = self.post("/bc-authorize", &parameters).await?;
+        let id = answer.json()["auth_req_id"].as_str().map(ToOwned::to_owned);
+        id.filter(|_| answer.status == 200)
+            .with_context(|| unexpected("/bc-authorize", &answer))
+    }
+
+    async fn poll(&self, auth_req_id: &str) -> anyhow::Result<Answer> {
+        let parameters = [("grant_type", CIBA_GRANT), ("auth_req_id", auth_req_id)];
+        self.post("/token", &parameters).await
+    }
+}
+
+/// Tells the status and the error code, never a body: it could hold a token.
+fn unexpected(what: &str, answer: &Answer) -> String {
+    let body = answer.json();
+    let error = body["error"].as_str().unwrap_or("no error code");
+    format!("{what} answered {} ({error})", answer.status)
+}
+
+/// The floor: an answer from memory, without a body to read or a client to authenticate.
+pub struct Floor {
+    http: HttpClient,
+    url: String,
+}
+
+impl Floor {
+    pub fn team(rp: &RelyingParty, size: usize) -> Vec<Self> {
+        let member = |_| Self {
+            http: HttpClient::new(),
+            url: format!("{}/jwks", rp.issuer),
+        };
+        (0..size).map(member).collect()
+    }
+}
+
+impl Worker for Floor {
+    async fn operate(&mut self, _: usize) -> anyhow::Result<()> {
+        let answer = self.http.get(&self.url, &[]).await?;
+        let good = answer.status == 200 && answer.json()["keys"].is_array();
+        anyhow::ensure!(good, unexpected("/jwks", &answer));
+        Ok(())
+    }
+}
+
+/// Asks people who will not answer.
+pub struct Ask {
+    rp: RelyingParty,
+    logins: Arc<[String]>,
+    pub auth_req_ids: Vec<String>,
+}
+
+impl Ask {
+    pub fn team(rp: &RelyingParty, size: usize, logins: Vec<String>) -> Vec<Self> {
+        let logins: Arc<[String]> = logins.into();
+        let member = |_| Self {
+            rp: rp.connect(),
+            logins: logins.clone(),
+            auth_req_ids: Vec::new(),
+        };
+        (0..size).map(member).collect()
+    }
+}
+
+impl Worker for Ask {
+    async fn operate(&mut self, number: usize) -> anyhow::Result<()> {
+        let login = &self.logins[number % self.logins.len()];
+        self.auth_req_ids.push(self.rp.ask(login, &LONG).await?);
+        Ok(())
+    }
+}
+
+/// Polls what is pending, each request once: so no answer is `slow_down`, and one would be an error.
+pub struct Poll {
+    rp: RelyingParty,
+    auth_req_ids: Arc<[String]>,
+}
+
+impl Poll {
+    pub fn team(rp: &RelyingParty, size: usize, auth_req_ids: Arc<[String]>) -> Vec<Self> {
+        let member = |_| Self {
+            rp: rp.connect(),
+            auth_req_ids: auth_req_ids.clone(),
+        };
+        (0..size).map(member).collect()
+    }
+}
+
+impl Worker for Poll {
+    async fn operate(&mut self, number: usize) -> anyhow::Result<()> {
+        let answer = self.rp.poll(&self.auth_req_ids[number]).await?;
+        let good = answer.status == 400 && answer.json()["error"] == "authorization_pending";
+        anyhow::ensure!(good, unexpected("a poll", &answer));
+        Ok(())
+    }
+}
+
+/// The whole journey: asked, seen, signed, redeemed. Five requests, over one connection as through a
+/// proxy: a phone's own would be idle between its turns, and a server ends those after a while.
+pub struct Flow {
+    rp: RelyingParty,
+    /// Nobody else asks these people, so that each has one request at a time.
+    people: Vec<(String, Phone)>,
+    next: usize,
+}
+
+impl Flow {
+    /// Deals the people out to the connections.
+    pub fn team(rp: &RelyingParty, size: usize, people: Vec<(String, Phone)>) -> Vec<Self> {
+        let member = |_| Self {
+            rp: rp.connect(),
+            people: Vec::new(),
+            next: 0,
+        };
+        let mut team: Vec<Self> = (0..size).map(member).collect();
+        for (i, (login, phone)) in people.into_iter().enumerate() {
+            let member = &mut team[i % size];
+            let phone = phone.over(member.rp.http.clone());
+            member.people.push((login, phone));
+        }
+        team
+    }
+}
+
+impl Worker for Flow {
+    async fn operate(&mut self, _: usize) -> anyhow::Result<()> {
+        let (login, phone) = &self.people[self.next % self.people.len()];
+        self.next += 1;
+        let auth_req_id = self.rp.ask(login, &[]).await?;
+        let inbox = phone.inbox().await.context("the inbox")?;
+        let [waiting] = inbox.as_slice() else {
+            anyhow::bail!("the inbox holds {} requests, not one", inbox.len());
+        };
+        let shown = phone.show(waiting.id).await.context("the challenge")?;
+        let answered = phone.answer(&shown, Decision::Approve, None).await;
+        answered.context("the decision")?;
+        let tokens = self.rp.poll(&auth_req_id).await?;
+        let body = tokens.json();
+        let good = tokens.status == 200
+            && body["access_token"].is_string()
+            && body["id_token"].is_string();
+        anyhow::ensure!(good, unexpected("the poll after the approval", &tokens));
+        Ok(())
+    }
+}

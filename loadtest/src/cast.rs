@@ -4,13 +4,11 @@ use crate::operations::RelyingParty;
 use crate::server::Settings;
 use anyhow::Context as _;
 use assent::app::{Core, World};
-use assent::domain::client::ClientAuthMethod;
+use assent::domain::client::Registration;
 use assent::domain::user::Login;
 use assent::domain::{Scope, Secret};
 use assent::phone::http::basic;
 use assent::phone::{EnrolmentLink, Phone};
-use assent::service::administer::NewClient;
-use std::time::Duration;
 
 /// Written into the database before its server starts.
 pub struct Cast {
@@ -24,17 +22,15 @@ impl Cast {
     pub async fn seed(settings: &Settings, people: usize) -> anyhow::Result<Self> {
         let core = Core::migrate_and_open(&settings.config()?, World::real()).await?;
         let services = &core.services;
+        let registration = Registration {
+            open_requests_per_user: 1_000_000,
+            ..Registration::new("Load", Scope::parse("openid")?)
+        };
         let (client, secret) = services
-            .add_client(NewClient {
-                id: None,
-                name: "Load".into(),
-                auth_method: ClientAuthMethod::Basic,
-                scope: Scope::parse("openid")?,
-                open_requests_per_user: 1_000_000,
-                long_poll: Duration::ZERO,
-            })
+            .add_client(None, registration)
             .await?
             .context("the client's id is taken")?;
+        let secret = secret.context("the client has a secret")?;
         let mut tickets = Vec::with_capacity(people);
         for number in 0..people {
             let login = format!("person-{number}");

@@ -305,8 +305,8 @@ fn policy(config: &Config) -> Policy {
 
 /// Reads the key ring, after making the keys that a new database lacks.
 async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Result<KeyRing> {
-    let deployment = deployment_key(config, &*world.entropy)?;
     let stored = keys::all(db).await?;
+    let deployment = deployment_key(config, &*world.entropy, stored.is_empty())?;
     let now = world.clock.now();
     let new = KeyRing::generate_missing(&stored, &deployment, &*world.entropy, now);
     if !new.is_empty() {
@@ -325,7 +325,11 @@ async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Resul
     Ok(KeyRing::open(&keys::all(db).await?, &deployment)?)
 }
 
-fn deployment_key(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<DeploymentKey> {
+fn deployment_key(
+    config: &Config,
+    entropy: &dyn Entropy,
+    new_database: bool,
+) -> anyhow::Result<DeploymentKey> {
     let text = match config.deployment_key() {
         Some(key) => key.expose().to_owned(),
         None => {
@@ -333,7 +337,7 @@ fn deployment_key(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Depl
                 config.server.mode == Mode::Dev,
                 "production needs keys.deployment_key"
             );
-            dev_deployment_key(&config.dev_key_file(), entropy)?
+            dev_deployment_key(&config.dev_key_file(), entropy, new_database)?
         }
     };
     DeploymentKey::parse(&text).context(
@@ -342,10 +346,20 @@ fn deployment_key(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Depl
 }
 
 /// Reads the key that dev mode made, or makes it.
-fn dev_deployment_key(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<String> {
+fn dev_deployment_key(
+    path: &Path,
+    entropy: &dyn Entropy,
+    new_database: bool,
+) -> anyhow::Result<String> {
     if let Ok(text) = std::fs::read_to_string(path) {
         return Ok(text.trim().to_owned());
     }
+    anyhow::ensure!(
+        new_database,
+        "there is no deployment key at {}, but the database has been set up with one: \
+         set keys.deployment_key_file to where it is",
+        path.display()
+    );
     let key = base64url(&entropy.bytes::<32>());
     let write = || -> std::io::Result<()> {
         if let Some(folder) = path.parent() {

@@ -127,8 +127,8 @@ pub struct Log {
 /// What is wrong with the settings, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{0}\nSee config/default.toml for every setting, or run `assent config check`.")]
-    Read(#[from] config::ConfigError),
+    #[error("{0}\nRun `assent config defaults` to see every setting and what it means.")]
+    Read(String),
     #[error("{key}: {problem}")]
     Invalid {
         key: &'static str,
@@ -142,6 +142,19 @@ pub enum ConfigError {
     },
 }
 
+impl From<config::ConfigError> for ConfigError {
+    fn from(error: config::ConfigError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+/// Settings that can also stand in a file of their own. Within one layer the file wins; a later layer
+/// that names either replaces both.
+const WITH_FILE: [(&str, &str); 2] = [
+    ("database.url", "database.url_file"),
+    ("keys.deployment_key", "keys.deployment_key_file"),
+];
+
 /// Settings from the command line, as dotted keys.
 pub type Overrides = Vec<(&'static str, String)>;
 
@@ -151,12 +164,18 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the key and what to do about it.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let config = Self::load_unchecked(file, environment(), overrides)?;
-        config.validate()?;
-        Ok(config)
+        Self::layered(file, environment(), overrides)
     }
 
-    fn load_unchecked(
+    /// The defaults and what is given here: for a server that must not touch anybody's settings.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of(overrides: &Overrides) -> Result<Self, ConfigError> {
+        Self::layered(None, HashMap::new(), overrides)
+    }
+
+    fn layered(
         file: Option<&Path>,
         environment: HashMap<String, String>,
         overrides: &Overrides,
@@ -165,6 +184,9 @@ impl Config {
             .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
         if let Some(file) = file {
             layers = layers.add_source(config::File::from(file).format(config::FileFormat::Toml));
+        }
+        for replaced in replaced_by(&environment, overrides) {
+            layers = layers.set_override(replaced, "")?;
         }
         layers = layers.add_source(
             config::Environment::with_prefix("ASSENT")
@@ -178,6 +200,7 @@ impl Config {
         }
         let mut config: Self = layers.build()?.try_deserialize()?;
         config.read_files()?;
+        config.validate()?;
         Ok(config)
     }
 
@@ -258,6 +281,26 @@ impl Config {
     }
 }
 
+/// The keys that are replaced because their counterpart stands in a later layer.
+fn replaced_by(environment: &HashMap<String, String>, overrides: &Overrides) -> Vec<&'static str> {
+    let variable = |key: &str| format!("ASSENT_{}", key.replace('.', "__").to_uppercase());
+    let in_environment = |key: &str| environment.contains_key(&variable(key));
+    let on_command_line = |key: &str| overrides.iter().any(|(name, _)| *name == key);
+    let mut replaced = Vec::new();
+    for (key, file) in WITH_FILE {
+        let latest = [&on_command_line as &dyn Fn(&str) -> bool, &in_environment]
+            .map(|layer| (layer(key), layer(file)))
+            .into_iter()
+            .find(|named| *named != (false, false));
+        match latest {
+            Some((true, false)) => replaced.push(file),
+            Some((false, true)) => replaced.push(key),
+            _ => {}
+        }
+    }
+    replaced
+}
+
 /// The variables that name a setting: those with a section. Others are not ours to judge.
 #[expect(
     clippy::disallowed_methods,
@@ -325,9 +368,7 @@ mod tests {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
-        let config = Config::load_unchecked(None, environment, overrides)?;
-        config.validate()?;
-        Ok(config)
+        Config::layered(None, environment, overrides)
     }
 
     #[test]
@@ -362,6 +403,32 @@ mod tests {
             .server
             .workers;
         assert_eq!(workers, 3);
+    }
+
+    #[test]
+    fn a_later_layer_replaces_a_setting_and_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        std::fs::write(&file, "sqlite:///from-file.db\n").unwrap();
+        let file = file.display().to_string();
+        let url = |env: &[(&str, &str)], overrides: &Overrides| {
+            load(env, overrides).unwrap().database.url
+        };
+        assert_eq!(
+            url(&[("ASSENT_DATABASE__URL_FILE", &file)], &good()),
+            "sqlite:///tmp/x.db"
+        );
+        let mut overrides = good();
+        overrides[1] = ("database.url_file", file.clone());
+        assert_eq!(
+            url(&[("ASSENT_DATABASE__URL", "sqlite:///env.db")], &overrides),
+            "sqlite:///from-file.db"
+        );
+        overrides.remove(1);
+        assert_eq!(
+            url(&[("ASSENT_DATABASE__URL_FILE", &file)], &overrides),
+            "sqlite:///from-file.db"
+        );
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub enum Client {
     },
     /// List the relying parties
     List,
-    /// Give a relying party a new secret; the old one ends at once
+    /// Give a relying party a new secret; the old one ends within `clients.cache` (30 s)
     RotateSecret { id: String },
     /// Lock a relying party: it can ask for nothing any more
     Lock { id: String },

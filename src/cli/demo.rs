@@ -28,23 +28,21 @@ pub struct Demo {
 impl Demo {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let mut config = Config::load(
-            None,
-            &vec![
-                ("server.mode", "dev".into()),
-                ("server.issuer", "http://127.0.0.1:1".into()),
-                ("server.public_listen", "127.0.0.1:0".into()),
-                ("server.management_listen", "127.0.0.1:0".into()),
-                (
-                    "database.url",
-                    format!("sqlite://{}/demo.db?mode=rwc", folder.path().display()),
-                ),
-                (
-                    "keys.deployment_key_file",
-                    folder.path().join("deployment.key").display().to_string(),
-                ),
-            ],
-        )?;
+        // On settings of its own: a demo must not find anybody's database.
+        let mut config = Config::of(&vec![
+            ("server.mode", "dev".into()),
+            ("server.issuer", "http://127.0.0.1:1".into()),
+            ("server.public_listen", "127.0.0.1:0".into()),
+            ("server.management_listen", "127.0.0.1:0".into()),
+            (
+                "database.url",
+                format!("sqlite://{}/demo.db?mode=rwc", folder.path().display()),
+            ),
+            (
+                "keys.deployment_key_file",
+                folder.path().join("deployment.key").display().to_string(),
+            ),
+        ])?;
         config.log.filter = if self.verbose {
             "info".into()
         } else {

@@ -68,6 +68,8 @@ impl Dev {
         let ticket = services.create_enrolment(&alice).await?;
         let issuer = &config.server.issuer;
         let link = ticket.link.expose();
+        // As it was called, so that what is printed can be typed here.
+        let assent = std::env::args().next().unwrap_or_else(|| "assent".into());
         context.output.result(
             &format!(
                 "{qr}\n\
@@ -76,15 +78,15 @@ impl Dev {
                  client_id      bank\n\
                  client_secret  {secret}\n\
                  data           {data}\n\
-                 another phone  assent phone --file other.json enrol '{link}'\n\n\
+                 another phone  {assent} phone --file other.json enrol '{link}'\n\n\
                  Ask Alice:\n\n  \
                  curl -u 'bank:{secret}' {issuer}/bc-authorize -d scope=openid -d login_hint=alice -d binding_message=W4SCT\n\n\
                  Answer on her phone:\n\n  \
-                 assent phone --file {phone} approve\n\n\
+                 {assent} phone --file '{phone}' approve\n\n\
                  Fetch the tokens, with the auth_req_id that curl printed:\n\n  \
                  curl -u 'bank:{secret}' {issuer}/token -d grant_type=urn:openid:params:grant-type:ciba -d auth_req_id=…\n\n\
                  Every other command, against this server:\n\n  \
-                 assent --config {settings} user list\n",
+                 {assent} --config '{settings}' user list\n",
                 qr = draw_qr(link)?,
                 secret = secret.expose(),
                 data = data.display(),

@@ -74,7 +74,13 @@ impl Phone {
             );
             let link = match (EnrolmentLink::parse(&code), issuer) {
                 (Some(link), _) => link,
-                (None, Some(issuer)) => EnrolmentLink { issuer, code },
+                (None, Some(issuer)) => {
+                    anyhow::ensure!(
+                        issuer.starts_with("https://") || issuer.starts_with("http://"),
+                        "--issuer must be the server's URL, as in https://as.example"
+                    );
+                    EnrolmentLink { issuer, code }
+                }
                 (None, None) => anyhow::bail!(
                     "this is no enrolment link; with a typed code also give --issuer URL"
                 ),

@@ -2,9 +2,10 @@
 
 /// A text that is none of an enum's spellings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a {what}")]
+#[error("not a {what}; it is one of {}", .names.join(", "))]
 pub struct UnknownName {
     pub what: &'static str,
+    pub names: &'static [&'static str],
 }
 
 macro_rules! text_enum {
@@ -32,7 +33,10 @@ macro_rules! text_enum {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($text => Ok(Self::$variant),)+
-                    _ => Err($crate::domain::text_enum::UnknownName { what: $what }),
+                    _ => Err($crate::domain::text_enum::UnknownName {
+                        what: $what,
+                        names: &[$($text),+],
+                    }),
                 }
             }
         }

@@ -49,7 +49,7 @@ pub struct PhoneFile {
 pub enum PhoneError {
     #[error("this is neither an enrolment link nor a code; copy it whole from `assent enrol`")]
     Code,
-    #[error("the server cannot be reached: {0}")]
+    #[error("the server cannot be reached")]
     Transport(#[from] TransportError),
     #[error("the server said no: {code} ({title})")]
     Refused {

@@ -82,6 +82,7 @@ impl Db {
     pub async fn migrate(url: &str) -> Result<(), OpenError> {
         sqlx::any::install_default_drivers();
         let dialect = Dialect::of(url).ok_or(OpenError::Scheme)?;
+        dialect.prepare(url);
         // A connection of its own, closed whatever happens: a lock that outlives a failure would block
         // the next migrator for ever.
         let mut connection = connect(url).await?;

@@ -16,6 +16,23 @@ impl Dialect {
         }
     }
 
+    /// Makes the database's file, if it is one, so that only its owner can read it: people's names are
+    /// in it. A file that cannot be made is reported by the connection that comes next.
+    pub fn prepare(self, url: &str) {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = url
+            .strip_prefix("sqlite://")
+            .map(|rest| rest.split('?').next().unwrap_or(rest));
+        let creates = url.contains("mode=rwc");
+        if let (Self::Sqlite, Some(path), true) = (self, path, creates) {
+            let _ = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path);
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "SQLite",

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod faults;
 mod flow;
 mod model;
 mod polling;

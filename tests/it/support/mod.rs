@@ -1,6 +1,7 @@
 //! What tests stand on: a server with a clock of its own, a relying party, a person with a phone.
 
 pub mod backend;
+pub mod process;
 
 pub use backend::Backend;
 

@@ -1,0 +1,3 @@
+//! Real processes in bad circumstances.
+
+mod refuse;

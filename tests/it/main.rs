@@ -14,4 +14,5 @@ mod flow;
 mod model;
 mod polling;
 mod races;
+mod secrets;
 mod support;

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod command_line;
 mod faults;
 mod flow;
 mod model;

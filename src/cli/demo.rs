@@ -277,10 +277,34 @@ impl<'a> Story<'a> {
             &format!("\n{} checks, {failed} failed", checks.len()),
             &json!({ "checks": checks, "failed": failed }),
         );
-        anyhow::ensure!(
-            failed == 0,
-            "a check failed; run `assent demo --verbose` for the log"
-        );
-        Ok(())
+        verdict(&self.checks)
+    }
+}
+
+/// An error unless every check held.
+fn verdict(checks: &[(String, bool)]) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        checks.iter().all(|(_, held)| *held),
+        "a check failed; run `assent demo --verbose` for the log"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn one_check_that_fails_fails_the_demo() {
+        let checks = |held: [bool; 3]| held.map(|held| ("a check".to_owned(), held));
+        assert!(verdict(&checks([true, true, true])).is_ok());
+        for failing in [
+            [false, true, true],
+            [true, false, true],
+            [true, true, false],
+        ] {
+            let error = verdict(&checks(failing)).unwrap_err().to_string();
+            assert!(error.contains("assent demo --verbose"), "{error}");
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! Every command as an operator types it: what it prints for people and for programs, how it ends, and
 //! what it says when it cannot.
 
+mod audit;
+mod operator;
+mod phone;
 mod settings;
+mod showcase;
 
 use crate::support::process::{Finished, Site};
 

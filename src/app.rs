@@ -377,6 +377,10 @@ fn outbound(config: &Config) -> anyhow::Result<Outbound> {
 async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Result<KeyRing> {
     let stored = keys::all(db).await?;
     let deployment = deployment_key(config, &*world.entropy, stored.is_empty())?;
+    let open = |records: &[KeyRecord]| {
+        KeyRing::open(records, &deployment)
+            .context("the key ring does not open; check keys.deployment_key")
+    };
     let now = world.clock.now();
     let new = generate_missing(&stored, &deployment, &*world.entropy, now);
     if !new.is_empty() {
@@ -390,9 +394,12 @@ async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Resul
             payload: serde_json::json!({ "keys": names }),
             salt: world.entropy.bytes(),
         };
+        // Nothing is written unless all of them open together: a new key under a wrong deployment key
+        // would lock out the right one.
+        open(&[stored, new.clone()].concat())?;
         keys::insert(db, &new, entry).await?;
     }
-    Ok(KeyRing::open(&keys::all(db).await?, &deployment)?)
+    open(&keys::all(db).await?)
 }
 
 fn deployment_key(

@@ -268,6 +268,12 @@ impl Config {
                 "is empty; production needs one: see config/default.toml for how to make it",
             );
         }
+        if !self.keys.deployment_key.is_empty() && !is_key(&self.keys.deployment_key) {
+            return invalid(
+                "keys.deployment_key",
+                "is not 32 bytes of base64url; see config/default.toml for how to make them",
+            );
+        }
         if self.ciba.interval < Duration::from_secs(1) {
             return invalid("ciba.interval", "must be at least 1s");
         }
@@ -356,6 +362,13 @@ fn read(key: &'static str, path: &str) -> Result<String, ConfigError> {
         cause,
     })?;
     Ok(text.trim().to_owned())
+}
+
+/// Whether a text is 32 bytes of base64url.
+fn is_key(text: &str) -> bool {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text);
+    bytes.is_ok_and(|bytes| bytes.len() == 32)
 }
 
 /// What an issuer must be (RFC 8414 2, OpenID Connect Discovery 3).

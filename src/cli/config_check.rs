@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::config::{DEFAULTS, Overrides};
+use crate::telemetry;
 use clap::Subcommand;
 use serde_json::json;
 
@@ -18,6 +19,7 @@ impl ConfigCommand {
         match self {
             Self::Check => {
                 let config = context.load(&Overrides::new())?;
+                telemetry::init_logs(&config.log)?;
                 context.output.result(
                     &format!("The settings are good.\n{config:#?}"),
                     &json!({ "good": true, "issuer": config.server.issuer }),

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod house;
+pub mod process;
 pub mod rp_endpoint;
 pub mod signer;
 

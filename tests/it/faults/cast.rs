@@ -1,0 +1,338 @@
+//! Relying parties and phones that behave as real ones do when a server fails them: they send the same
+//! again until they are answered, and write down what they were told.
+
+use crate::support::process::{ServerProcess, Site, pause};
+use crate::support::{CIBA_GRANT, assert_oauth_error, assert_problem, request_id};
+use assent::clock::{Clock as _, SystemClock};
+use assent::domain::user::Login;
+use assent::domain::{Decision, RequestId};
+use assent::entropy::SystemEntropy;
+use assent::phone::http::{Answer, HttpClient, basic};
+use assent::phone::{EnrolmentLink, Phone, PhoneError, ShownRequest};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How long a relying party or a phone goes on trying before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A relying party.
+pub struct Bank {
+    pub id: String,
+    pub credentials: String,
+    pub url: String,
+    http: HttpClient,
+}
+
+/// Somebody who can be asked.
+pub struct Person {
+    pub login: String,
+    /// `sub` in tokens.
+    pub sub: String,
+    pub phone: Phone,
+    /// The phone's public key, as the phone itself knows it: a JWK with its `kid`.
+    pub key: Value,
+}
+
+pub struct Cast {
+    pub banks: Vec<Arc<Bank>>,
+    pub people: Vec<Arc<Person>>,
+}
+
+/// What became of one request, as far as the relying party and the phone know.
+pub struct Flow {
+    pub bank: Arc<Bank>,
+    pub person: Arc<Person>,
+    pub auth_req_id: String,
+    pub decision: Decision,
+    /// The phone was told that its decision counts.
+    pub acknowledged: bool,
+    /// Every token response that arrived.
+    pub tokens: Vec<Value>,
+    /// Polls without an answer, or with "try again": each may have redeemed the request.
+    pub unanswered: u32,
+    /// What went wrong on the way, polls included.
+    pub trouble: Trouble,
+    /// The error that the last poll got.
+    pub end: String,
+}
+
+/// Attempts that were not answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trouble {
+    /// The connection broke, or there was none.
+    pub dropped: u32,
+    /// "Temporarily unavailable."
+    pub refused: u32,
+}
+
+impl Trouble {
+    pub fn add(&mut self, more: Self) {
+        self.dropped += more.dropped;
+        self.refused += more.refused;
+    }
+}
+
+impl Cast {
+    /// Registers them, starts the server, and enrols a phone for each person.
+    pub async fn new(site: &Site, banks: usize, people: usize) -> (Self, ServerProcess) {
+        let http = HttpClient::new();
+        let core = site.core().await;
+        let mut cast = Self {
+            banks: Vec::new(),
+            people: Vec::new(),
+        };
+        for number in 0..banks {
+            let id = format!("bank-{number}");
+            let more = ["--id", &id, "--open-requests", "9"];
+            let added = site.json(&[&["client", "add", "Example Bank"][..], &more].concat());
+            cast.banks.push(Arc::new(Bank {
+                credentials: basic(&id, added["client_secret"].as_str().unwrap()),
+                id,
+                url: site.url.clone(),
+                http: http.clone(),
+            }));
+        }
+        let mut tickets = Vec::new();
+        for number in 0..people {
+            let login = format!("person-{number}");
+            let user = core
+                .services
+                .add_user(Login::parse(&login).unwrap(), None)
+                .await
+                .unwrap()
+                .unwrap();
+            let ticket = core.services.create_enrolment(&user).await.unwrap();
+            let link = EnrolmentLink::parse(ticket.link.expose()).unwrap();
+            tickets.push((login, user, link));
+        }
+        core.db.close().await;
+        let server = site.serve().await;
+        for (login, user, link) in tickets {
+            let phone = Phone::enrol(
+                &link,
+                "test phone",
+                Arc::new(SystemClock),
+                Arc::new(SystemEntropy),
+            )
+            .await
+            .unwrap();
+            let mut key = json!(phone.to_file())["public_key"].clone();
+            key["kid"] = json!(phone.id());
+            cast.people.push(Arc::new(Person {
+                login,
+                sub: user.id.to_string(),
+                key,
+                phone,
+            }));
+        }
+        (cast, server)
+    }
+
+    /// A request of the first bank to the first person that waits for an answer.
+    pub async fn begin(&self, decision: Decision) -> Flow {
+        Flow::begin(&self.banks[0], &self.people[0], decision).await
+    }
+}
+
+/// Tries again until there is an answer. A server error that does not say "temporarily unavailable" is
+/// none that we accept.
+async fn until_answered<F: Future<Output = Result<Answer, String>>>(
+    what: &str,
+    trouble: &mut Trouble,
+    mut attempt: impl FnMut() -> F,
+) -> Answer {
+    let until = SystemClock.now().plus(PATIENCE);
+    let mut last = String::new();
+    while SystemClock.now() < until {
+        match attempt().await {
+            Ok(answer) if answer.status == 503 => {
+                assert_unavailable(&answer);
+                last = answer.body;
+                trouble.refused += 1;
+            }
+            Ok(answer) if answer.status >= 500 => panic!("{what}: {answer:?}"),
+            Ok(answer) => return answer,
+            Err(error) => {
+                last = error;
+                trouble.dropped += 1;
+            }
+        }
+        pause(100).await;
+    }
+    panic!("{what}: no answer within {PATIENCE:?}, last: {last}");
+}
+
+/// "Not now" is said as the standards and our contract say it.
+#[track_caller]
+pub fn assert_unavailable(answer: &Answer) {
+    if answer.header("content-type") == Some("application/json") {
+        assert_oauth_error(answer, 503, "temporarily_unavailable");
+    } else {
+        assert_problem(answer, 503, "temporarily_unavailable");
+    }
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+}
+
+impl Bank {
+    pub async fn ask(&self, key: &str, login: &str) -> Result<Answer, String> {
+        let headers = [
+            ("authorization", self.credentials.as_str()),
+            ("idempotency-key", key),
+        ];
+        let parameters = [
+            ("scope", "openid"),
+            ("login_hint", login),
+            ("binding_message", "W4SCT"),
+            ("requested_expiry", "300"),
+        ];
+        let url = format!("{}/bc-authorize", self.url);
+        self.http
+            .form(&url, &headers, &parameters)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Comes for the result; the server may hold the poll for `wait` seconds.
+    pub async fn poll(&self, auth_req_id: &str, wait: u32) -> Result<Answer, String> {
+        let wait = format!("wait={wait}");
+        let headers = [
+            ("authorization", self.credentials.as_str()),
+            ("prefer", wait.as_str()),
+        ];
+        let parameters = [("grant_type", CIBA_GRANT), ("auth_req_id", auth_req_id)];
+        let url = format!("{}/token", self.url);
+        self.http
+            .form(&url, &headers, &parameters)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Person {
+    /// Opens the app and looks for the request.
+    pub async fn look(&self, id: RequestId, trouble: &mut Trouble) -> ShownRequest {
+        let until = SystemClock.now().plus(PATIENCE);
+        while SystemClock.now() < until {
+            let seen = match self.phone.inbox().await {
+                Ok(waiting) => {
+                    assert!(
+                        waiting.iter().any(|waiting| waiting.id == id),
+                        "the inbox lost a request"
+                    );
+                    self.phone.show(id).await
+                }
+                Err(error) => Err(error),
+            };
+            match seen {
+                Ok(shown) => return shown,
+                Err(PhoneError::Transport(_)) => trouble.dropped += 1,
+                Err(PhoneError::Refused { status: 503, .. }) => trouble.refused += 1,
+                Err(error) => panic!("the phone cannot see the request: {error}"),
+            }
+            pause(100).await;
+        }
+        panic!("the phone sees nothing within {PATIENCE:?}");
+    }
+
+    /// Sends a decision, and sends it again until it is acknowledged.
+    pub async fn decide(&self, shown: &ShownRequest, decision: Decision, trouble: &mut Trouble) {
+        let answer = until_answered("decision", trouble, || async {
+            let answer = self.phone.try_answer(shown, decision, None).await;
+            answer.map_err(|error| error.to_string())
+        })
+        .await;
+        assert_eq!(answer.status, 200, "a decision was refused: {answer:?}");
+    }
+}
+
+impl Flow {
+    /// The bank asks until it is answered; its idempotency key makes that one request.
+    pub async fn begin(bank: &Arc<Bank>, person: &Arc<Person>, decision: Decision) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let key = format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut trouble = Trouble::default();
+        let asked = until_answered("bc-authorize", &mut trouble, || {
+            bank.ask(&key, &person.login)
+        })
+        .await;
+        assert_eq!(asked.status, 200, "{asked:?}");
+        Self {
+            auth_req_id: asked.json()["auth_req_id"].as_str().unwrap().to_owned(),
+            bank: bank.clone(),
+            person: person.clone(),
+            decision,
+            acknowledged: false,
+            tokens: Vec::new(),
+            unanswered: 0,
+            trouble,
+            end: String::new(),
+        }
+    }
+
+    pub fn id(&self) -> RequestId {
+        request_id(&self.auth_req_id)
+    }
+
+    /// The person looks and decides, however often the phone has to send it.
+    pub async fn decide(&mut self) {
+        let shown = self.look().await;
+        self.send(&shown).await;
+    }
+
+    pub async fn look(&mut self) -> ShownRequest {
+        let id = self.id();
+        self.person.look(id, &mut self.trouble).await
+    }
+
+    /// Sends the decision about what was shown until it is acknowledged.
+    pub async fn send(&mut self, shown: &ShownRequest) {
+        self.person
+            .decide(shown, self.decision, &mut self.trouble)
+            .await;
+        self.acknowledged = true;
+    }
+
+    /// Polls until the request is over, and once more: what is over stays as it is.
+    pub async fn redeem(&mut self, wait: u32) {
+        let until = SystemClock.now().plus(PATIENCE);
+        while SystemClock.now() < until {
+            let mut trouble = Trouble::default();
+            let answer = until_answered("token", &mut trouble, || {
+                self.bank.poll(&self.auth_req_id, wait)
+            })
+            .await;
+            self.unanswered += trouble.dropped + trouble.refused;
+            self.trouble.add(trouble);
+            let error = answer.json()["error"].as_str().unwrap_or("").to_owned();
+            match (answer.status, error.as_str()) {
+                (200, _) => self.tokens.push(answer.json()),
+                (400, "authorization_pending" | "slow_down") => {
+                    assert!(self.end.is_empty() && self.tokens.is_empty(), "{answer:?}");
+                    pause(200).await;
+                }
+                (400, "access_denied" | "invalid_grant") if self.end.is_empty() => {
+                    self.end = error;
+                }
+                (400, error) if error == self.end => return,
+                _ => panic!("a lie, after {:?} tokens: {answer:?}", self.tokens.len()),
+            }
+        }
+        panic!("the request is not over within {PATIENCE:?}");
+    }
+
+    /// The access token's claims, one for each response that arrived.
+    pub fn access_claims(&self) -> Vec<Value> {
+        self.tokens
+            .iter()
+            .map(|tokens| claims(tokens["access_token"].as_str().unwrap()))
+            .collect()
+    }
+}
+
+/// What a JWT says, unverified.
+pub fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&assent::crypto::from_base64url(payload).unwrap()).unwrap()
+}

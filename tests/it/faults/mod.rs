@@ -1,0 +1,18 @@
+//! Real processes that are killed, stopped, starved and restarted, while relying parties and phones go
+//! on as real ones would. Afterwards the promises must hold: see [`invariants`].
+
+mod cast;
+mod drain;
+mod failpoints;
+mod invariants;
+mod kill;
+mod postgres;
+mod proxy;
+mod refuse;
+
+/// Without the feature the binary has no steps to die at, and the tests that need them are not built.
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn the_fault_tests_need_the_failpoints() {
+    panic!("run `cargo test --all-features`, or scripts/test: the fault tests need failpoints");
+}

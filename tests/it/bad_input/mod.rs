@@ -7,11 +7,18 @@ mod backchannel;
 mod backchannel_headers;
 mod check;
 mod client_auth;
+mod decision;
+mod device_proof;
+mod enrolment;
+mod enrolment_key;
+mod forge;
+mod shapes;
 mod wire;
 
 use crate::support::{RelyingParty, TestApp, new_client};
 use assent::domain::ClientId;
 use assent::domain::client::ClientAuthMethod;
+use assent::phone::Phone;
 use assent::service::administer::NewClient;
 use wire::Request;
 
@@ -37,4 +44,19 @@ impl RelyingParty {
     fn form(&self, target: &str, body: impl AsRef<[u8]>) -> Request {
         Request::form(target, body).with("authorization", &self.credentials)
     }
+}
+
+/// A request of the device API with this proof, whatever it is worth.
+fn with_proof(method: &str, target: &str, jwt: &str) -> Request {
+    Request::new(method, target).with("authorization", format!("DeviceProof {jwt}"))
+}
+
+/// A request of the device API with a proof of its own.
+fn proven(phone: &Phone, method: &str, target: &str, body: &[u8]) -> Request {
+    let claims = phone.proof_claims(method, target, body);
+    let request = with_proof(method, target, &phone.sign("device-proof+jwt", &claims));
+    if body.is_empty() {
+        return request;
+    }
+    request.with("content-type", "application/json").body(body)
 }

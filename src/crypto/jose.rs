@@ -86,7 +86,7 @@ impl SigningKey {
             verifying,
         };
         // A key that cannot sign is found now, not at the first token.
-        let token = key.sign("key-check", &Value::Null);
+        let token = key.sign("key-check", &serde_json::json!({}));
         Jws::parse(&token)
             .ok()?
             .verify::<Value>("key-check", &key.verifying)
@@ -208,6 +208,10 @@ impl<'a> Jws<'a> {
             return Err(InvalidJws::Signature);
         }
         let claims = strict_json::parse(&self.payload).map_err(|_| InvalidJws::Claims)?;
+        // Claims are an object (RFC 7519 7.2); an array of their values would do for a derived reader.
+        if !claims.is_object() {
+            return Err(InvalidJws::Claims);
+        }
         serde_json::from_value(claims).map_err(|_| InvalidJws::Claims)
     }
 }
@@ -294,6 +298,10 @@ mod tests {
             r#"{"sub":"a","sub":"b"}"#,
         );
         assert_eq!(read(&doubled, &key), Err(InvalidJws::Claims));
+        for payload in ["null", "[]", r#"["a"]"#, r#""a""#] {
+            let token = forge(&key, r#"{"alg":"ES256","typ":"t"}"#, payload);
+            assert_eq!(read(&token, &key), Err(InvalidJws::Claims), "{payload}");
+        }
     }
 
     #[test]

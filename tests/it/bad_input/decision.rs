@@ -1,7 +1,7 @@
 //! `POST /device/v1/requests/{id}/decision`: the challenge that comes back, and the approval.
 
 use super::check::{Case, case, refuse};
-use super::forge::{Pen, altered, forgeries, under_other_kids};
+use super::forge::{Pen, altered, forgeries, nameless, under_other_kids};
 use super::proven;
 use super::shapes::{NOT_JSON, bad_json};
 use super::wire::Request;
@@ -192,6 +192,22 @@ async fn forged_approvals(backend: Backend) {
     let others: Vec<&str> = ids.iter().map(String::as_str).collect();
     let mut forged = forgeries(&pen, APPROVAL, &claims);
     forged.extend(under_other_kids(&pen, APPROVAL, &claims, &others));
+    let mut whole = claims.clone();
+    whole["uv"] = false.into();
+    whole["amr"] = json!([]);
+    let order = [
+        "iss",
+        "aud",
+        "iat",
+        "jti",
+        "challenge_hash",
+        "decision",
+        "reason",
+        "code",
+        "uv",
+        "amr",
+    ];
+    forged.push(nameless(&pen, APPROVAL, &whole, &order));
     forged.push((
         "by her second phone".into(),
         scene.second.sign(APPROVAL, &claims),

@@ -1,7 +1,7 @@
 //! `Authorization: DeviceProof`, at an endpoint of the device API: the others take it the same way.
 
 use super::check::{Case, case, refuse};
-use super::forge::{Pen, altered, forgeries, under_other_kids};
+use super::forge::{Pen, altered, forgeries, nameless, under_other_kids};
 use super::wire::Request;
 use super::{proven, with_proof};
 use crate::support::{Backend, TestApp, assert_problem, on_both};
@@ -89,7 +89,9 @@ async fn forged_proofs(backend: Backend) {
     let stranger = Pen::p256();
     let others = [other.id().to_string(), stranger.kid.clone()];
     let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let order = ["iss", "aud", "htm", "htu", "bh", "iat", "jti", "nonce"];
     let mut forged = forgeries(&pen, TYP, &claims);
+    forged.push(nameless(&pen, TYP, &claims, &order));
     forged.extend(under_other_kids(&pen, TYP, &claims, &others));
     // Whoever makes a key of their own is not enrolled, whatever they call themselves.
     let mut own = claims.clone();

@@ -2,7 +2,7 @@
 
 use super::check::{case, refuse};
 use super::enrolment::{PATH, TYP, enrolment, new_code, post, proof_claims, scene};
-use super::forge::{Pen, altered, bend, forgeries};
+use super::forge::{Pen, altered, bend, forgeries, nameless};
 use crate::support::{Backend, on_both};
 use assent::crypto::sha256_base64url;
 use serde_json::{Value, json};
@@ -77,7 +77,9 @@ async fn keys(backend: Backend) {
 async fn forged_proofs(backend: Backend) {
     let scene = scene(backend).await;
     let claims = proof_claims(&scene.app, &scene.pen, &scene.code);
-    let forged = forgeries(&scene.pen, TYP, &claims);
+    let order = ["aud", "iat", "jti", "code_hash", "jkt", "push_target_hash"];
+    let mut forged = forgeries(&scene.pen, TYP, &claims);
+    forged.push(nameless(&scene.pen, TYP, &claims, &order));
     let mut cases: Vec<_> = forged
         .iter()
         .map(|(name, jwt)| scene.proof(name, jwt))

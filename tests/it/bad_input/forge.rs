@@ -178,6 +178,12 @@ pub fn altered(claims: &Value, name: &str, value: Value) -> (String, Value) {
     (shown, changed)
 }
 
+/// The values of the claims without their names, in the order in which our code happens to list them.
+pub fn nameless(pen: &Pen, typ: &str, claims: &Value, order: &[&str]) -> (String, String) {
+    let values: Vec<&Value> = order.iter().map(|name| &claims[*name]).collect();
+    ("claims without names".into(), pen.sign(typ, &json!(values)))
+}
+
 /// The right claims in a shape that two readers could read differently.
 fn misshapen(claims: &Value) -> Vec<(String, String)> {
     let text = claims.to_string();

@@ -276,6 +276,7 @@ async fn approvals(backend: Backend) {
         ("decision", json!("yes")),
         ("decision", json!("")),
         ("decision", json!(true)),
+        ("decision", json!({ "approve": null })),
         ("decision", json!(["approve"])),
         ("reason", json!("fraud")),
         ("reason", json!("mistake")),

@@ -17,7 +17,7 @@ pub const BAD_TEXTS: &[&str] = &[
 
 #[rustfmt::skip]
 pub const BAD_PLATFORMS: &[&str] = &[
-    "null", "7", "[]", "{}", r#""""#, r#""None""#, r#""none ""#, r#""apple""#, r#"["none"]"#,
+    "null", "7", "[]", "{}", r#""""#, r#""None""#, r#""none ""#, r#""apple""#, r#"["none"]"#, r#"{"none":null}"#,
 ];
 
 pub fn bad_push_targets() -> Vec<(&'static str, String)> {

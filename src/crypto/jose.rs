@@ -1,8 +1,9 @@
 //! Signed statements: JWS in compact form (RFC 7515), read strictly (RFC 8725).
 
-use super::{base64url, from_base64url, sha256_base64url, strict_json};
+use super::{base64url, from_base64url, sha256_base64url};
 use crate::domain::DeviceId;
 use crate::domain::device::PublicKey;
+use crate::domain::strict_json;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -10,7 +10,6 @@ pub mod jose;
 pub mod key_ring;
 pub mod mac;
 pub mod seal;
-pub mod strict_json;
 
 pub use key_ring::{DeploymentKey, KeyRecord, KeyRing, KeyRingError, Purpose};
 

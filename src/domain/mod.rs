@@ -20,6 +20,7 @@ pub mod pacing;
 pub mod request;
 pub mod scope;
 pub mod secret;
+pub mod strict_json;
 pub mod time;
 pub mod user;
 

@@ -70,6 +70,34 @@ async fn keys(backend: Backend) {
             "invalid_enrolment_proof",
         ));
     }
+    // One name twice: two readers might see two keys.
+    let good = scene.good().to_string();
+    for (name, twice) in [
+        ("x twice", good.replace(r#""kty":"#, r#""x":"AAAA","kty":"#)),
+        (
+            "kty twice",
+            good.replace(r#""kty":"EC""#, r#""kty":"RSA","kty":"EC""#),
+        ),
+        (
+            "crv twice",
+            good.replace(r#""crv":"P-256""#, r#""crv":"P-256","\u0063rv":"P-256""#),
+        ),
+        (
+            "d twice",
+            good.replace(r#""kty":"#, r#""d":1,"d":2,"kty":"#),
+        ),
+        (
+            "anything twice",
+            good.replace(r#""kty":"#, r#""use":"sig","use":"enc","kty":"#),
+        ),
+        (
+            "deep down twice",
+            good.replace(r#""kty":"#, r#""z":[{"a":1,"a":2}],"kty":"#),
+        ),
+    ] {
+        assert_ne!(twice, good);
+        cases.push(case(name, post(twice), 400, "invalid_json"));
+    }
     refuse(&scene.app, cases).await;
     scene.ends_well().await;
 }

@@ -38,10 +38,11 @@ pub const NOT_JSON: &[&[&str]] = &[
     &["application/x-www-form-urlencoded"],
 ];
 
-/// Bodies that are almost `good`, which has these members.
+/// Bodies that are almost `good`, whose members our code lists in this order.
 pub fn bad_json(good: &Value, members: &[&str]) -> Vec<(String, Vec<u8>)> {
     let text = good.to_string();
     let open = text.strip_suffix('}').unwrap();
+    let values: Vec<&Value> = members.iter().map(|name| &good[*name]).collect();
     #[rustfmt::skip]
     let mut bad: Vec<(String, Vec<u8>)> = vec![
         ("nothing".into(), vec![]),
@@ -49,6 +50,7 @@ pub fn bad_json(good: &Value, members: &[&str]) -> Vec<(String, Vec<u8>)> {
         ("null".into(), b"null".to_vec()),
         ("a number".into(), b"1".to_vec()),
         ("an empty array".into(), b"[]".to_vec()),
+        ("the values alone".into(), json!(values).to_string().into()),
         ("in an array".into(), format!("[{text}]").into()),
         ("in a string".into(), json!(text).to_string().into()),
         ("cut".into(), open.into()),

@@ -7,12 +7,18 @@ mod backchannel;
 mod backchannel_headers;
 mod check;
 mod client_auth;
+mod connection;
 mod decision;
+mod device_api;
 mod device_proof;
 mod enrolment;
 mod enrolment_key;
 mod forge;
+mod paths_and_methods;
+mod roles;
 mod shapes;
+mod token;
+mod userinfo;
 mod wire;
 
 use crate::support::{RelyingParty, TestApp, new_client};

@@ -11,6 +11,7 @@
 mod architecture;
 mod bad_input;
 mod flow;
+mod golden;
 mod model;
 mod polling;
 mod races;

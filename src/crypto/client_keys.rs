@@ -3,8 +3,7 @@
 
 use super::jose::{InvalidJws, Jws, VerifyingKey};
 use super::jwk::{InvalidJwk, PublicJwk};
-use super::strict_json;
-use crate::domain::SignatureAlgorithm;
+use crate::domain::{SignatureAlgorithm, strict_json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! Signed statements: JWS in compact form (RFC 7515), read strictly (RFC 8725).
 
+use super::from_base64url;
 pub use super::signature::{SigningKey, VerifyingKey, thumbprint};
-use super::{from_base64url, strict_json};
-use crate::domain::SignatureAlgorithm;
+use crate::domain::{SignatureAlgorithm, strict_json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -141,6 +141,10 @@ impl<'a> Jws<'a> {
             return Err(InvalidJws::Signature);
         }
         let claims = strict_json::parse(&self.payload).map_err(|_| InvalidJws::Claims)?;
+        // Claims are an object (RFC 7519 7.2); an array of their values would do for a derived reader.
+        if !claims.is_object() {
+            return Err(InvalidJws::Claims);
+        }
         serde_json::from_value(claims).map_err(|_| InvalidJws::Claims)
     }
 }

@@ -17,7 +17,6 @@ pub mod mac;
 pub mod password;
 pub mod seal;
 pub mod signature;
-pub mod strict_json;
 
 pub use client_keys::ClientKeySet;
 pub use key_record::{DeploymentKey, KeyRecord, KeyRingError, Purpose, generate_missing};

@@ -140,7 +140,7 @@ impl SigningKey {
             public,
         };
         // A key that cannot sign is found now, not at the first token.
-        let token = key.sign("key-check", &Value::Null);
+        let token = key.sign("key-check", &serde_json::json!({}));
         Jws::parse(&token)
             .ok()?
             .verify::<Value>("key-check", &key.verifying)

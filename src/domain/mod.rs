@@ -21,6 +21,7 @@ pub mod request;
 pub mod scope;
 pub mod secret;
 pub mod signature_algorithm;
+pub mod strict_json;
 pub mod time;
 pub mod token;
 pub mod user;

@@ -12,6 +12,8 @@ macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident: $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        // Read as a text: the derived reader would also take {"name": null} for "name".
+        #[serde(try_from = "String")]
         pub enum $name {
             $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+
         }
@@ -38,6 +40,14 @@ macro_rules! text_enum {
                         names: &[$($text),+],
                     }),
                 }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $crate::domain::text_enum::UnknownName;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
             }
         }
 

@@ -3,6 +3,7 @@
 use super::App;
 use super::error::Problem;
 use super::form::{BodyError, has_content_type, read_body};
+use crate::domain::strict_json;
 use crate::service::authenticate_device::{AuthenticatedDevice, ProvenRequest};
 use actix_web::dev::Payload as DevPayload;
 use actix_web::http::StatusCode;
@@ -87,18 +88,20 @@ pub fn json<T: DeserializeOwned>(request: &HttpRequest, body: &[u8]) -> Result<T
             "the content type must be application/json",
         ));
     }
-    serde_json::from_slice(body).map_err(|error| {
-        // The position helps a developer; the text could repeat what was sent.
+    // The position helps a developer; the text could repeat what was sent.
+    let invalid = |line, column| {
         Problem::new(
             StatusCode::BAD_REQUEST,
             "invalid_json",
-            format!(
-                "the body is not the expected JSON object (line {}, column {})",
-                error.line(),
-                error.column()
-            ),
+            format!("the body is not the expected JSON object (line {line}, column {column})"),
         )
-    })
+    };
+    let at = |error: serde_json::Error| invalid(error.line(), error.column());
+    // An array of the members' values would do for a derived reader.
+    if !strict_json::parse(body).map_err(at)?.is_object() {
+        return Err(invalid(1, 1));
+    }
+    serde_json::from_slice(body).map_err(at)
 }
 
 /// A JSON body from somebody who has no proof yet.

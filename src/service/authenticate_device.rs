@@ -107,8 +107,9 @@ impl Services {
             DeviceState::Revoked => return Err(DeviceAuthError::Revoked),
         }
         self.check_time(&proof, now)?;
-        // Twice the window: the proof may come from either end of it; nonces live two periods.
-        let forget_at = now.plus(PROOF_WINDOW * 2);
+        // Twice the window: the proof may come from either end of it; nonces live two periods. And a
+        // moment more, as the window's last moment counts.
+        let forget_at = now.plus(PROOF_WINDOW * 2 + Duration::from_millis(1));
         let use_id = format!("device|{id}|{}", sha256_base64url(proof.jti.as_bytes()));
         if !self.replays.first_use(&use_id, forget_at, now).await? {
             return Err(DeviceAuthError::Replayed);

@@ -16,6 +16,7 @@ mod command_line;
 mod delivery;
 mod faults;
 mod flow;
+mod golden;
 mod hints;
 mod model;
 mod polling;

@@ -7,15 +7,28 @@ mod backchannel;
 mod backchannel_headers;
 mod check;
 mod client_auth;
-mod wire;
+mod connection;
+mod decision;
+mod device_api;
+mod device_proof;
+mod enrolment;
+mod enrolment_key;
+pub mod forge;
+mod paths_and_methods;
+mod roles;
+mod shapes;
+mod token;
+mod userinfo;
+pub mod wire;
 
 use crate::support::{RelyingParty, TestApp, registration};
 use assent::domain::client::{ClientAuthentication, Registration, SecretTransport};
+use assent::phone::Phone;
 use wire::Request;
 
 impl TestApp {
     /// Where the public listener is, for a bare connection.
-    fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
     }
 
@@ -35,7 +48,22 @@ impl TestApp {
 
 impl RelyingParty {
     /// A form from this client, body as given.
-    fn form(&self, target: &str, body: impl AsRef<[u8]>) -> Request {
+    pub fn form(&self, target: &str, body: impl AsRef<[u8]>) -> Request {
         Request::form(target, body).with("authorization", &self.credentials)
     }
+}
+
+/// A request of the device API with this proof, whatever it is worth.
+pub fn with_proof(method: &str, target: &str, jwt: &str) -> Request {
+    Request::new(method, target).with("authorization", format!("DeviceProof {jwt}"))
+}
+
+/// A request of the device API with a proof of its own.
+pub fn proven(phone: &Phone, method: &str, target: &str, body: &[u8]) -> Request {
+    let claims = phone.proof_claims(method, target, body);
+    let request = with_proof(method, target, &phone.sign("device-proof+jwt", &claims));
+    if body.is_empty() {
+        return request;
+    }
+    request.with("content-type", "application/json").body(body)
 }

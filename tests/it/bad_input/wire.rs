@@ -94,7 +94,8 @@ impl Request {
         }
         let parts = self.target.split(['/', '?']);
         values.extend(parts.filter(|part| part.len() >= 16).map(str::to_owned));
-        values.retain(|value| value.len() >= 8 && value != crate::support::CIBA_GRANT);
+        let harmless = [crate::support::CIBA_GRANT, "DeviceProof"];
+        values.retain(|value| value.len() >= 8 && !harmless.contains(&value.as_str()));
         values
     }
 

@@ -12,9 +12,12 @@ pub use house::House;
 use assent::app::{Core, Listeners, Server, World};
 use assent::clock::{Clock, ManualClock};
 use assent::config::{Config, Overrides};
+use assent::crypto::KeyRing;
 use assent::domain::client::Registration;
 use assent::domain::user::Login;
-use assent::domain::{AuthReqId, Client, ClientId, Decision, RequestId, Scope, Timestamp, User};
+use assent::domain::{
+    AuthReqId, Client, ClientId, Decision, RequestId, Scope, SignatureAlgorithm, Timestamp, User,
+};
 use assent::entropy::SystemEntropy;
 use assent::phone::http::{Answer, HttpClient, basic};
 use assent::phone::{EnrolmentLink, Phone, ShownRequest};
@@ -292,6 +295,12 @@ impl RelyingParty {
         )
         .await
     }
+}
+
+/// A statement signed by the server's own token key.
+pub fn es256(keys: &KeyRing, typ: &str, claims: &impl serde::Serialize) -> String {
+    keys.sign_token(SignatureAlgorithm::Es256, typ, claims)
+        .unwrap()
 }
 
 /// The id that the rest of the house knows a request by.

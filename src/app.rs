@@ -2,7 +2,7 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Mode};
-use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url, generate_missing};
+use crate::crypto::{DeploymentKey, KeyRing, base64url, generate_missing};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::http::{self, Readiness};
 use crate::push::{PushRecorder, PushSender};
@@ -10,8 +10,8 @@ use crate::service::{Parts, Policy, Services};
 use crate::shutdown::Shutdown;
 use crate::store::sql::jobs::PENDING_QUEUE;
 use crate::store::sql::{
-    AuditEntry, AuditLog, Db, Directory, Ledger, SqlJobQueue, SqlPendingRequests, SqlReplayCache,
-    keys,
+    AuditEntry, AuditLog, Db, Directory, KeyTable, Ledger, SqlJobQueue, SqlPendingRequests,
+    SqlReplayCache,
 };
 use crate::telemetry;
 use crate::worker::{self, Worker};
@@ -71,6 +71,7 @@ impl Core {
             directory: Directory::new(db.clone(), keys.clone()),
             ledger: Ledger::new(db.clone(), keys.clone()),
             audit_log: AuditLog::new(db.clone()),
+            key_table: KeyTable::new(db.clone()),
             pending: Arc::new(SqlPendingRequests::new(db.clone(), config.ciba.interval)),
             replays: Arc::new(SqlReplayCache::new(db.clone())),
             push: world.push,
@@ -87,11 +88,6 @@ impl Core {
             shutdown,
             db,
         })
-    }
-
-    /// The stored keys, wrapped as they are.
-    pub async fn key_records(&self) -> anyhow::Result<Vec<KeyRecord>> {
-        Ok(keys::all(&self.db).await?)
     }
 
     /// Opens the database after bringing it to this program's schema.
@@ -204,7 +200,8 @@ impl Server {
         } = &self.core;
         let stop = shutdown.draining.clone();
         shutdown.spawn(worker.clone().run(stop.clone(), shutdown.tasks.clone()));
-        shutdown.spawn(worker::housekeeping(services.clone(), stop));
+        shutdown.spawn(worker::housekeeping(services.clone(), stop.clone()));
+        shutdown.spawn(worker::follow_keys(services.clone(), stop));
     }
 
     /// Serves until the process is asked to stop, then drains.
@@ -306,7 +303,8 @@ fn policy(config: &Config) -> Policy {
 /// Reads the key ring, after making the keys that a new database lacks.
 async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Result<KeyRing> {
     let deployment = deployment_key(config, &*world.entropy)?;
-    let stored = keys::all(db).await?;
+    let table = KeyTable::new(db.clone());
+    let stored = table.all().await?;
     let now = world.clock.now();
     let new = generate_missing(&stored, &deployment, &*world.entropy, now);
     if !new.is_empty() {
@@ -320,9 +318,15 @@ async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Resul
             payload: serde_json::json!({ "keys": names }),
             salt: world.entropy.bytes(),
         };
-        keys::insert(db, &new, entry).await?;
+        table.insert_first(&new, entry).await?;
     }
-    Ok(KeyRing::open(&keys::all(db).await?, &deployment)?)
+    let stored = table.all().await?;
+    Ok(KeyRing::open(
+        &stored,
+        deployment,
+        config.keys.policy(),
+        now,
+    )?)
 }
 
 fn deployment_key(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<DeploymentKey> {

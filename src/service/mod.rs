@@ -1,7 +1,7 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
-//! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`] and
-//! [`audit`].
+//! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`],
+//! [`rotate_keys`] and [`audit`].
 
 pub mod administer;
 pub mod audit;
@@ -16,6 +16,7 @@ pub mod mint;
 pub mod notify_device;
 pub mod reconcile;
 pub mod redeem;
+pub mod rotate_keys;
 pub mod start;
 pub mod userinfo;
 
@@ -25,7 +26,7 @@ use crate::domain::{DeviceId, RequestId, Timestamp};
 use crate::entropy::Entropy;
 use crate::push::PushSender;
 pub use crate::store::StoreError;
-use crate::store::sql::{AuditEntry, AuditLog, Directory, Ledger};
+use crate::store::sql::{AuditEntry, AuditLog, Directory, KeyTable, Ledger};
 use crate::store::{PendingRequests, ReplayCache};
 use authenticate_client::ClientCache;
 use held_polls::HeldPolls;
@@ -68,6 +69,7 @@ pub struct Parts {
     pub directory: Directory,
     pub ledger: Ledger,
     pub audit_log: AuditLog,
+    pub key_table: KeyTable,
     pub pending: Arc<dyn PendingRequests>,
     pub replays: Arc<dyn ReplayCache>,
     pub push: Arc<dyn PushSender>,

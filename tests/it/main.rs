@@ -13,4 +13,5 @@ mod flow;
 mod model;
 mod polling;
 mod races;
+mod rotation;
 mod support;

@@ -1,14 +1,19 @@
 -- One text for SQLite and PostgreSQL: TEXT and BIGINT only. Times are milliseconds since 1970, hashes and
 -- bytes are base64url text, "sealed" columns are encrypted by the data-seal key for their own row.
 
--- The key ring. Rows are never deleted: evidence must stay verifiable.
+-- The key ring. Rows are never deleted: evidence must stay verifiable. A version follows another of its
+-- purpose and algorithm: published when created, used from activates_at to retires_at, published until gone_at.
 CREATE TABLE keys (
-    purpose     TEXT NOT NULL,
-    version     BIGINT NOT NULL,
-    algorithm   TEXT, -- of a signing key
-    wrapped     TEXT NOT NULL,
-    public_jwk  TEXT,
-    created_at  BIGINT NOT NULL,
+    purpose       TEXT NOT NULL,
+    version       BIGINT NOT NULL,
+    algorithm     TEXT, -- of a signing key
+    wrapped       TEXT NOT NULL,
+    public_jwk    TEXT,
+    created_at    BIGINT NOT NULL,
+    activates_at  BIGINT NOT NULL,
+    retires_at    BIGINT,
+    gone_at       BIGINT, -- a key that signs nothing is never gone
+    revoked_at    BIGINT,
     PRIMARY KEY (purpose, version)
 );
 

@@ -14,8 +14,8 @@ use crate::shutdown::Shutdown;
 use crate::store::JobQueue;
 use crate::store::sql::jobs::{LEDGER_QUEUE, PENDING_QUEUE};
 use crate::store::sql::{
-    AuditEntry, AuditLog, Db, Directory, Ledger, SqlJobQueue, SqlPendingRequests, SqlReplayCache,
-    TokenStore, keys,
+    AuditEntry, AuditLog, Db, Directory, KeyTable, Ledger, SqlJobQueue, SqlPendingRequests,
+    SqlReplayCache, TokenStore,
 };
 use crate::telemetry;
 use crate::worker::{self, Worker};
@@ -78,6 +78,7 @@ impl Core {
             ledger: Ledger::new(db.clone(), keys.clone()),
             tokens: TokenStore::new(db.clone(), keys.clone()),
             audit_log: AuditLog::new(db.clone()),
+            key_table: KeyTable::new(db.clone()),
             pending: Arc::new(SqlPendingRequests::new(db.clone(), config.ciba.interval)),
             replays: Arc::new(SqlReplayCache::new(db.clone())),
             push: world.push,
@@ -99,11 +100,6 @@ impl Core {
             shutdown,
             db,
         })
-    }
-
-    /// The stored keys, wrapped as they are.
-    pub async fn key_records(&self) -> anyhow::Result<Vec<KeyRecord>> {
-        Ok(keys::all(&self.db).await?)
     }
 
     /// Opens the database after bringing it to this program's schema.
@@ -219,7 +215,8 @@ impl Server {
         for worker in workers {
             shutdown.spawn(worker.clone().run(stop.clone(), shutdown.tasks.clone()));
         }
-        shutdown.spawn(worker::housekeeping(services.clone(), stop));
+        shutdown.spawn(worker::housekeeping(services.clone(), stop.clone()));
+        shutdown.spawn(worker::follow_keys(services.clone(), stop));
     }
 
     /// Serves until the process is asked to stop, then drains.
@@ -375,14 +372,15 @@ fn outbound(config: &Config) -> anyhow::Result<Outbound> {
 
 /// Reads the key ring, after making the keys that a new database lacks.
 async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Result<KeyRing> {
-    let stored = keys::all(db).await?;
-    let deployment = deployment_key(config, &*world.entropy, stored.is_empty())?;
-    let open = |records: &[KeyRecord]| {
-        KeyRing::open(records, &deployment)
+    let table = KeyTable::new(db.clone());
+    let stored = table.all().await?;
+    let deployment = || deployment_key(config, &*world.entropy, stored.is_empty());
+    let open = |records: &[KeyRecord], now| -> anyhow::Result<KeyRing> {
+        KeyRing::open(records, deployment()?, config.keys.policy(), now)
             .context("the key ring does not open; check keys.deployment_key")
     };
     let now = world.clock.now();
-    let new = generate_missing(&stored, &deployment, &*world.entropy, now);
+    let new = generate_missing(&stored, &deployment()?, &*world.entropy, now);
     if !new.is_empty() {
         let names: Vec<String> = new
             .iter()
@@ -396,10 +394,10 @@ async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Resul
         };
         // Nothing is written unless all of them open together: a new key under a wrong deployment key
         // would lock out the right one.
-        open(&[stored, new.clone()].concat())?;
-        keys::insert(db, &new, entry).await?;
+        open(&[stored.clone(), new.clone()].concat(), now)?;
+        table.insert_first(&new, entry).await?;
     }
-    open(&keys::all(db).await?)
+    open(&table.all().await?, now)
 }
 
 fn deployment_key(

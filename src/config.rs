@@ -1,5 +1,9 @@
 //! Settings: the embedded defaults, then a file, then the environment, then the command line.
 
+mod keys;
+
+pub use keys::Keys;
+
 use crate::domain::{Secret, SignatureAlgorithm};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -54,19 +58,6 @@ pub struct Database {
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Database(…)")
-    }
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keys {
-    pub deployment_key: String,
-    pub deployment_key_file: String,
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(…)")
     }
 }
 
@@ -304,7 +295,7 @@ impl Config {
         if lifetime < Duration::from_secs(1) || lifetime > Duration::from_secs(900) {
             return invalid("tokens.access_token_lifetime", "must be from 1s to 15m");
         }
-        Ok(())
+        self.keys.validate(&self.tokens, &self.ciba)
     }
 
     /// The deployment key as configured; `None` when dev mode shall make one.

@@ -95,7 +95,7 @@ async fn clock(core: &Core) -> Finding {
 }
 
 async fn keys(core: &Core) -> Finding {
-    let state = match core.key_records().await {
+    let state = match core.services.key_table.all().await {
         Ok(records) => Ok(format!("{} keys open", records.len())),
         Err(error) => Err(format!("{error:#}")),
     };

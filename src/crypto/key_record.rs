@@ -1,35 +1,13 @@
 //! Keys as they are stored: wrapped by the deployment key, one purpose each.
 
-use super::from_base64url;
 use super::generate;
 use super::jwk::PublicJwk;
 use super::seal::{CannotOpen, SealKey};
+use super::{from_base64url, sha256_base64url};
+use crate::domain::key::{KeyLife, KeyState, Purpose, states};
 use crate::domain::{SignatureAlgorithm, Timestamp};
 use crate::entropy::Entropy;
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
-
-text_enum! {
-    /// What a key is for. No key has two uses.
-    Purpose: "key purpose" {
-        /// MAC of `auth_req_id`.
-        IdMac = "id-mac",
-        /// Keyed hash of client secrets and enrolment codes.
-        SecretPepper = "secret-pepper",
-        /// AEAD of values at rest.
-        DataSeal = "data-seal",
-        /// Keyed hash of persons: partition and `sub_ref`.
-        Subject = "subject",
-        /// MAC of the nonces given to devices with a wrong clock.
-        DeviceNonce = "device-nonce",
-        /// Signs access tokens and ID Tokens.
-        TokenSigning = "token-signing",
-        /// Signs challenges; devices pin it.
-        ChallengeSigning = "challenge-signing",
-        /// Signs the audit's checkpoints.
-        Audit = "audit",
-    }
-}
 
 /// The key that wraps all others: from a file or the environment, never stored with the data.
 pub struct DeploymentKey(SealKey);
@@ -81,7 +59,36 @@ pub struct KeyRecord {
     pub wrapped: String,
     /// The public half as canonical JWK; `None` for a symmetric key.
     pub public_jwk: Option<String>,
-    pub created_at: Timestamp,
+    pub life: KeyLife,
+}
+
+impl KeyRecord {
+    /// Whether this is a version of the same key: versions follow each other within a purpose and an
+    /// algorithm.
+    pub fn is_of(&self, purpose: Purpose, algorithm: Option<SignatureAlgorithm>) -> bool {
+        self.purpose == purpose && self.algorithm == algorithm
+    }
+
+    /// The name of the public half: its RFC 7638 thumbprint.
+    pub fn kid(&self) -> Option<String> {
+        let jwk = self.public_jwk.as_deref()?;
+        Some(sha256_base64url(jwk.as_bytes()))
+    }
+}
+
+/// Where each record stands now, in the order of the records, which must be that of their versions.
+pub fn key_states(records: &[KeyRecord], now: Timestamp) -> Vec<KeyState> {
+    let state = |(index, record): (usize, &KeyRecord)| {
+        let is_of = |other: &&KeyRecord| other.is_of(record.purpose, record.algorithm);
+        let lives: Vec<_> = records
+            .iter()
+            .filter(is_of)
+            .map(|record| record.life)
+            .collect();
+        let place = records[..index].iter().filter(is_of).count();
+        states(&lives, now)[place]
+    };
+    records.iter().enumerate().map(state).collect()
 }
 
 /// Why the key ring cannot be used.
@@ -120,8 +127,7 @@ pub fn generate_missing(
 ) -> Vec<KeyRecord> {
     let mut made: Vec<KeyRecord> = Vec::new();
     for &(purpose, algorithm) in FROM_THE_START {
-        let is_it = |key: &&KeyRecord| key.purpose == purpose && key.algorithm == algorithm;
-        if present.iter().any(|key| is_it(&key)) {
+        if present.iter().any(|key| key.is_of(purpose, algorithm)) {
             continue;
         }
         let versions = present.iter().chain(&made);
@@ -130,7 +136,7 @@ pub fn generate_missing(
             .map(|key| key.version)
             .max();
         let new = NewKey::generate(purpose, algorithm, entropy);
-        made.push(new.into_record(last.unwrap_or(0) + 1, deployment, now));
+        made.push(new.record(last.unwrap_or(0) + 1, KeyLife::new(now, now), deployment));
     }
     made
 }
@@ -163,19 +169,14 @@ impl NewKey {
     }
 
     /// The key as the version it is to be.
-    pub fn into_record(
-        self,
-        version: u32,
-        deployment: &DeploymentKey,
-        now: Timestamp,
-    ) -> KeyRecord {
+    pub fn record(&self, version: u32, life: KeyLife, deployment: &DeploymentKey) -> KeyRecord {
         KeyRecord {
             purpose: self.purpose,
             version,
             algorithm: self.algorithm,
             wrapped: deployment.wrap(self.purpose, version, &self.private),
             public_jwk: self.public.as_ref().map(PublicJwk::canonical_jwk),
-            created_at: now,
+            life,
         }
     }
 }

@@ -1,20 +1,24 @@
 //! The key ring: versioned random keys, one purpose each, wrapped by the deployment key.
+//!
+//! Each call works with the keys as they stood at the last [`KeyRing::reload`]: the active version makes,
+//! and what older versions made is checked with them.
 
 use super::auth_req_id::{self, Handle};
 use super::base64url;
-use super::jose::{InvalidJws, Jws, MAX_CHECKPOINT_LEN, SigningKey, VerifyingKey};
-use super::jwk::PublicJwk;
-use super::key_record::{DeploymentKey, KeyRecord, KeyRingError, Purpose};
+use super::jose::InvalidJws;
+use super::key_record::{DeploymentKey, KeyRecord, KeyRingError, NewKey};
 use super::mac::{MacKey, equal};
-use super::seal::{CannotOpen, SealKey};
+use super::open_keys::OpenKeys;
+use super::seal::CannotOpen;
 use crate::domain::client::SecretVerifier;
+use crate::domain::key::{KeyLife, KeyPolicy};
 use crate::domain::{
     AuthReqId, ClientId, Partition, Secret, SignatureAlgorithm, Timestamp, UserId,
 };
 use crate::entropy::Entropy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -25,72 +29,58 @@ use zeroize::Zeroizing;
 )]
 pub struct NoSigningKey(pub SignatureAlgorithm);
 
-/// Every version of one purpose's key; the newest makes, all of them check.
-struct Versions<K>(BTreeMap<u32, K>);
-
-impl<K> Versions<K> {
-    fn newest(&self) -> (u32, &K) {
-        let (version, key) = self
-            .0
-            .last_key_value()
-            .expect("KeyRing::open demands one of each");
-        (*version, key)
-    }
-}
-
-/// All keys of a deployment, ready to use.
+/// All keys of a deployment, ready to use, and renewed while they are used.
 pub struct KeyRing {
-    id_mac: Versions<MacKey>,
-    pepper: Versions<MacKey>,
-    data_seal: Versions<SealKey>,
-    subject: Versions<MacKey>,
-    device_nonce: Versions<MacKey>,
-    token_signing: Versions<SigningKey>,
-    challenge_signing: Versions<SigningKey>,
-    audit: Versions<SigningKey>,
+    deployment: DeploymentKey,
+    policy: KeyPolicy,
+    keys: RwLock<Arc<OpenKeys>>,
 }
 
 impl KeyRing {
-    /// Unwraps the stored keys.
+    /// Unwraps the stored keys, which must be in the order of their versions.
     ///
     /// # Errors
     /// When a key does not open or a purpose has none.
-    pub fn open(records: &[KeyRecord], deployment: &DeploymentKey) -> Result<Self, KeyRingError> {
-        fn collect<K>(
-            records: &[KeyRecord],
-            deployment: &DeploymentKey,
-            purpose: Purpose,
-            make: impl Fn(&[u8], &KeyRecord) -> Option<K>,
-        ) -> Result<Versions<K>, KeyRingError> {
-            let mut versions = BTreeMap::new();
-            for record in records.iter().filter(|record| record.purpose == purpose) {
-                let version = record.version;
-                let bytes = deployment.unwrap(record)?;
-                let key = make(&bytes, record).ok_or(KeyRingError::Damaged { purpose, version })?;
-                versions.insert(version, key);
-            }
-            if versions.is_empty() {
-                Err(KeyRingError::Missing(purpose))
-            } else {
-                Ok(Versions(versions))
-            }
-        }
-        let mac = |bytes: &[u8], _: &KeyRecord| bytes.try_into().ok().map(MacKey::new);
-        let seal = |bytes: &[u8], _: &KeyRecord| bytes.try_into().ok().map(SealKey::new);
-        let signing = |bytes: &[u8], record: &KeyRecord| {
-            let jwk = serde_json::from_str(record.public_jwk.as_deref()?).ok()?;
-            SigningKey::new(bytes, PublicJwk::from_jwk(&jwk).ok()?, record.algorithm?)
-        };
+    pub fn open(
+        records: &[KeyRecord],
+        deployment: DeploymentKey,
+        policy: KeyPolicy,
+        now: Timestamp,
+    ) -> Result<Self, KeyRingError> {
+        let keys = OpenKeys::open(records, &deployment, &policy, now, None)?;
         Ok(Self {
-            id_mac: collect(records, deployment, Purpose::IdMac, mac)?,
-            pepper: collect(records, deployment, Purpose::SecretPepper, mac)?,
-            data_seal: collect(records, deployment, Purpose::DataSeal, seal)?,
-            subject: collect(records, deployment, Purpose::Subject, mac)?,
-            device_nonce: collect(records, deployment, Purpose::DeviceNonce, mac)?,
-            token_signing: collect(records, deployment, Purpose::TokenSigning, signing)?,
-            challenge_signing: collect(records, deployment, Purpose::ChallengeSigning, signing)?,
-            audit: collect(records, deployment, Purpose::Audit, signing)?,
+            deployment,
+            policy,
+            keys: RwLock::new(Arc::new(keys)),
         })
+    }
+
+    /// Takes in what is stored now and what time has changed: keys that were added, that became active,
+    /// that are gone or revoked.
+    ///
+    /// # Errors
+    /// As [`KeyRing::open`]; then everything stays as it was.
+    pub fn reload(&self, records: &[KeyRecord], now: Timestamp) -> Result<(), KeyRingError> {
+        let before = self.keys();
+        let keys = OpenKeys::open(records, &self.deployment, &self.policy, now, Some(&before))?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        Ok(())
+    }
+
+    pub const fn policy(&self) -> &KeyPolicy {
+        &self.policy
+    }
+
+    /// A new key as it is to be stored.
+    pub fn record(&self, new: &NewKey, version: u32, life: KeyLife) -> KeyRecord {
+        new.record(version, life, &self.deployment)
+    }
+
+    fn keys(&self) -> Arc<OpenKeys> {
+        self.keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     // Handles
@@ -103,23 +93,17 @@ impl KeyRing {
         expires_at: Timestamp,
         entropy: &dyn Entropy,
     ) -> AuthReqId {
-        let (version, key) = self.id_mac.newest();
-        auth_req_id::make(
-            key,
-            version as u8,
-            client,
-            partition,
-            expires_at,
-            entropy.bytes(),
-        )
+        let keys = self.keys();
+        let (version, key) = keys.id_mac.active();
+        let version = u8::try_from(version).expect("Purpose::max_version is 255 for these keys");
+        let random = entropy.bytes();
+        auth_req_id::make(key, version, client, partition, expires_at, random)
     }
 
     /// Reads a handle that `client` presents; `None` unless we made it for that client.
     pub fn open_auth_req_id(&self, client: &ClientId, id: &AuthReqId) -> Option<Handle> {
-        let key = self
-            .id_mac
-            .0
-            .get(&u32::from(auth_req_id::key_version(id)?))?;
+        let keys = self.keys();
+        let key = keys.id_mac.get(u32::from(auth_req_id::key_version(id)?))?;
         auth_req_id::open(key, client, id)
     }
 
@@ -127,7 +111,8 @@ impl KeyRing {
 
     /// The verifier to store for a client secret we made.
     pub fn secret_verifier(&self, client: &ClientId, secret: &Secret) -> SecretVerifier {
-        let (key_version, key) = self.pepper.newest();
+        let keys = self.keys();
+        let (key_version, key) = keys.pepper.active();
         SecretVerifier {
             key_version,
             mac: client_secret_mac(key, client, secret),
@@ -142,30 +127,33 @@ impl KeyRing {
         secret: &Secret,
         verifier: Option<&SecretVerifier>,
     ) -> bool {
+        let keys = self.keys();
         let key = verifier
-            .and_then(|verifier| self.pepper.0.get(&verifier.key_version))
-            .unwrap_or_else(|| self.pepper.newest().1);
+            .and_then(|verifier| keys.pepper.get(verifier.key_version))
+            .unwrap_or_else(|| keys.pepper.active().1);
         let mac = client_secret_mac(key, client, secret);
         let expected = verifier.map_or([0; 32], |verifier| verifier.mac);
         equal(&mac, &expected) & verifier.is_some()
     }
 
-    /// The hash under which an enrolment code, or a part of it, is stored.
+    /// The hash under which a new enrolment code, or a part of it, is stored.
     pub fn enrolment_code_hash(&self, part: &str, code: &str) -> String {
-        base64url(
-            &self
-                .pepper
-                .newest()
-                .1
-                .mac("enrolment-code", &[part.as_bytes(), code.as_bytes()]),
-        )
+        code_hash(self.keys().pepper.active().1, part, code)
+    }
+
+    /// All hashes under which an enrolment code may stand that was stored earlier; the likeliest first.
+    pub fn enrolment_code_hashes(&self, part: &str, code: &str) -> Vec<String> {
+        let keys = self.keys();
+        let hashes = keys.pepper.all().map(|key| code_hash(key, part, code));
+        hashes.collect()
     }
 
     // Values at rest
 
     /// Seals `plain` for the place that `context` names.
     pub fn seal(&self, context: &str, plain: &[u8]) -> String {
-        let (version, key) = self.data_seal.newest();
+        let keys = self.keys();
+        let (version, key) = keys.data_seal.active();
         format!("{version}.{}", key.seal(context, plain))
     }
 
@@ -179,10 +167,11 @@ impl KeyRing {
         sealed: &str,
     ) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
         let (version, text) = sealed.split_once('.').ok_or(CannotOpen)?;
+        let keys = self.keys();
         let key = version
             .parse()
             .ok()
-            .and_then(|version: u32| self.data_seal.0.get(&version));
+            .and_then(|version| keys.data_seal.get(version));
         key.ok_or(CannotOpen)?.open(context, text)
     }
 
@@ -190,54 +179,50 @@ impl KeyRing {
 
     /// The partition a new person lives in. Asked once, then stored: it never changes.
     pub fn partition(&self, user: &UserId) -> Partition {
-        Partition(
-            self.subject
-                .newest()
-                .1
-                .mac("partition", &[user.as_str().as_bytes()])[0],
-        )
+        let keys = self.keys();
+        let (_, key) = keys.subject.active();
+        Partition(key.mac("partition", &[user.as_str().as_bytes()])[0])
     }
 
-    /// What stands for a person in a challenge: tells nothing about the `sub`.
+    /// What stands for a person in a new challenge: tells nothing about the `sub`.
     pub fn sub_ref(&self, user: &UserId) -> String {
-        base64url(
-            &self
-                .subject
-                .newest()
-                .1
-                .mac("sub-ref", &[user.as_str().as_bytes()]),
-        )
+        sub_ref(self.keys().subject.active().1, user)
+    }
+
+    /// Whether this stood for the person in a challenge, whichever version made it.
+    pub fn sub_ref_matches(&self, user: &UserId, given: &str) -> bool {
+        let keys = self.keys();
+        let mut versions = keys.subject.all();
+        versions.any(|key| equal(sub_ref(key, user).as_bytes(), given.as_bytes()))
     }
 
     /// What a sector shall know a person by, the first time it is asked (OpenID Connect Core 8.1).
     pub fn pairwise_subject(&self, sector: &str, user: &UserId) -> String {
+        let keys = self.keys();
         let parts = [sector.as_bytes(), user.as_str().as_bytes()];
-        base64url(&self.subject.newest().1.mac("pairwise", &parts))
+        base64url(&keys.subject.active().1.mac("pairwise", &parts))
     }
 
     // Devices' clocks
 
     /// A nonce for a device whose clock is wrong. Valid in the period it was made in and the next.
     pub fn device_nonce(&self, now: Timestamp, period: Duration) -> String {
-        self.nonce_of(nonce_period(now, period))
+        nonce_of(
+            self.keys().device_nonce.active().1,
+            nonce_period(now, period),
+        )
     }
 
     /// Whether `nonce` is one we gave out in this period or the one before.
     pub fn device_nonce_is_fresh(&self, nonce: &str, now: Timestamp, period: Duration) -> bool {
         let current = nonce_period(now, period);
-        [current, current - 1]
-            .iter()
-            .any(|p| equal(self.nonce_of(*p).as_bytes(), nonce.as_bytes()))
-    }
-
-    fn nonce_of(&self, period: i64) -> String {
-        base64url(
-            &self
-                .device_nonce
-                .newest()
-                .1
-                .mac("device-nonce", &[&period.to_be_bytes()])[..16],
-        )
+        let keys = self.keys();
+        let mut versions = keys.device_nonce.all();
+        versions.any(|key| {
+            [current, current - 1]
+                .iter()
+                .any(|p| equal(nonce_of(key, *p).as_bytes(), nonce.as_bytes()))
+        })
     }
 
     // Statements
@@ -253,26 +238,31 @@ impl KeyRing {
         typ: &str,
         claims: &impl Serialize,
     ) -> Result<String, NoSigningKey> {
-        let keys = self.token_signing.0.values().rev();
-        keys.into_iter()
-            .find(|key| key.algorithm() == algorithm)
-            .map(|key| key.sign(typ, claims))
-            .ok_or(NoSigningKey(algorithm))
+        let keys = self.keys();
+        let key = keys.token_signing.active(algorithm);
+        Ok(key.ok_or(NoSigningKey(algorithm))?.sign(typ, claims))
     }
 
-    /// Verifies a token we signed.
+    /// Whether there is a key to sign tokens with.
+    pub fn can_sign_tokens(&self, algorithm: SignatureAlgorithm) -> bool {
+        self.keys().token_signing.active(algorithm).is_some()
+    }
+
+    /// Verifies a token we signed, with the keys that are published.
     ///
     /// # Errors
-    /// As [`Jws::verify`]; an unknown `kid` is a signature that does not verify.
+    /// As [`Jws::verify`](super::jose::Jws::verify); an unknown `kid` is a signature that does not
+    /// verify.
     pub fn verify_token<T: DeserializeOwned>(
         &self,
         typ: &str,
         token: &str,
     ) -> Result<T, InvalidJws> {
-        verify_ours(&self.token_signing, typ, Jws::parse(token)?)
+        self.keys().token_signing.verify(typ, token)
     }
 
-    /// Verifies an ID Token that comes back as a hint.
+    /// Verifies an ID Token that comes back as a hint (CIBA Core 7.1): the keys of long ago count too,
+    /// revoked ones never.
     ///
     /// # Errors
     /// As [`KeyRing::verify_token`].
@@ -280,21 +270,15 @@ impl KeyRing {
         &self,
         typ: &str,
         token: &str,
-        _now: Timestamp,
     ) -> Result<T, InvalidJws> {
-        verify_ours(&self.token_signing, typ, Jws::parse(token)?)
-    }
-
-    /// Whether tokens can be signed by this algorithm.
-    pub fn can_sign_tokens(&self, algorithm: SignatureAlgorithm) -> bool {
-        self.token_signing
-            .0
-            .values()
-            .any(|key| key.algorithm() == algorithm)
+        self.keys().token_signing.verify_hint(typ, token)
     }
 
     pub fn sign_challenge(&self, typ: &str, claims: &impl Serialize) -> String {
-        self.challenge_signing.newest().1.sign(typ, claims)
+        let keys = self.keys();
+        let key = keys.challenge_signing.active(SignatureAlgorithm::Es256);
+        key.expect("every ring has an ES256 key for challenges")
+            .sign(typ, claims)
     }
 
     /// Verifies a challenge we signed.
@@ -306,14 +290,18 @@ impl KeyRing {
         typ: &str,
         token: &str,
     ) -> Result<T, InvalidJws> {
-        verify_ours(&self.challenge_signing, typ, Jws::parse(token)?)
+        self.keys().challenge_signing.verify(typ, token)
     }
 
     pub fn sign_checkpoint(&self, typ: &str, claims: &impl Serialize) -> String {
-        self.audit.newest().1.sign(typ, claims)
+        let keys = self.keys();
+        let key = keys.audit.active(SignatureAlgorithm::EdDsa);
+        key.expect("every ring has an EdDSA key for the audit")
+            .sign(typ, claims)
     }
 
-    /// Verifies a checkpoint we signed.
+    /// Verifies a checkpoint we signed, however long ago. One under a key that was revoked later counts:
+    /// the checkpoints after it hold its hash.
     ///
     /// # Errors
     /// As [`KeyRing::verify_token`].
@@ -322,18 +310,17 @@ impl KeyRing {
         typ: &str,
         token: &str,
     ) -> Result<T, InvalidJws> {
-        let jws = Jws::parse_within(token, MAX_CHECKPOINT_LEN)?;
-        verify_ours(&self.audit, typ, jws)
+        self.keys().audit.verify_kept(typ, token)
     }
 
     /// The public keys that verify our tokens (RFC 7517 5).
     pub fn token_jwks(&self) -> serde_json::Value {
-        jwks(&self.token_signing)
+        self.keys().token_signing.jwks()
     }
 
     /// The public keys that verify our challenges; devices pin them at enrolment.
     pub fn challenge_jwks(&self) -> serde_json::Value {
-        jwks(&self.challenge_signing)
+        self.keys().challenge_signing.jwks()
     }
 }
 
@@ -344,26 +331,20 @@ fn client_secret_mac(key: &MacKey, client: &ClientId, secret: &Secret) -> [u8; 3
     )
 }
 
+fn code_hash(key: &MacKey, part: &str, code: &str) -> String {
+    base64url(&key.mac("enrolment-code", &[part.as_bytes(), code.as_bytes()]))
+}
+
+fn sub_ref(key: &MacKey, user: &UserId) -> String {
+    base64url(&key.mac("sub-ref", &[user.as_str().as_bytes()]))
+}
+
+fn nonce_of(key: &MacKey, period: i64) -> String {
+    base64url(&key.mac("device-nonce", &[&period.to_be_bytes()])[..16])
+}
+
 fn nonce_period(now: Timestamp, period: Duration) -> i64 {
     now.millis() / i64::try_from(period.as_millis()).unwrap_or(i64::MAX).max(1)
-}
-
-fn verify_ours<T: DeserializeOwned>(
-    keys: &Versions<SigningKey>,
-    typ: &str,
-    jws: Jws<'_>,
-) -> Result<T, InvalidJws> {
-    let key: &VerifyingKey = keys
-        .0
-        .values()
-        .find(|key| Some(&key.kid) == jws.kid.as_ref())
-        .map(SigningKey::verifying_key)
-        .ok_or(InvalidJws::Signature)?;
-    jws.verify(typ, key)
-}
-
-fn jwks(keys: &Versions<SigningKey>) -> serde_json::Value {
-    serde_json::json!({ "keys": keys.0.values().map(SigningKey::jwk).collect::<Vec<_>>() })
 }
 
 #[cfg(test)]

@@ -14,12 +14,15 @@ pub mod jwk;
 pub mod key_record;
 pub mod key_ring;
 pub mod mac;
+mod open_keys;
 pub mod password;
 pub mod seal;
 pub mod signature;
 
 pub use client_keys::ClientKeySet;
-pub use key_record::{DeploymentKey, KeyRecord, KeyRingError, Purpose, generate_missing};
+pub use key_record::{
+    DeploymentKey, KeyRecord, KeyRingError, NewKey, generate_missing, key_states,
+};
 pub use key_ring::{KeyRing, NoSigningKey};
 
 use crate::domain::SignatureAlgorithm;

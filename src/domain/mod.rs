@@ -15,6 +15,7 @@ pub mod display;
 pub mod enrolment;
 pub mod ids;
 pub mod job;
+pub mod key;
 pub mod outcome;
 pub mod pacing;
 pub mod request;

@@ -136,7 +136,8 @@ impl Services {
         let Some(request) = self.request_for(device, id, now).await? else {
             return self.decided_before(device, id, decision).await;
         };
-        if challenge.sub_ref != self.keys.sub_ref(&request.facts.user_id) {
+        let user = &request.facts.user_id;
+        if !self.keys.sub_ref_matches(user, &challenge.sub_ref) {
             return Err(DecideError::Challenge);
         }
         let outcome = match decision {

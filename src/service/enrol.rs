@@ -212,22 +212,14 @@ impl Services {
         now: Timestamp,
     ) -> Result<StoredEnrolment, EnrolError> {
         match code {
-            EnrolmentCode::Link(code) => {
-                let hash = self.keys.enrolment_code_hash("link", code);
-                self.directory
-                    .enrolment(&hash)
-                    .await?
-                    .ok_or(EnrolError::Code)
-            }
+            EnrolmentCode::Link(code) => self.stored_enrolment("link", code).await,
             EnrolmentCode::Typed { lookup, secret } => {
-                let hash = self.keys.enrolment_code_hash("lookup", lookup);
-                let found = self
-                    .directory
-                    .enrolment(&hash)
-                    .await?
-                    .ok_or(EnrolError::Code)?;
-                let given = self.keys.enrolment_code_hash("secret", secret);
-                if equal(given.as_bytes(), found.secret_hash.as_bytes()) {
+                let found = self.stored_enrolment("lookup", lookup).await?;
+                let mut given = self
+                    .keys
+                    .enrolment_code_hashes("secret", secret)
+                    .into_iter();
+                if given.any(|given| equal(given.as_bytes(), found.secret_hash.as_bytes())) {
                     return Ok(found);
                 }
                 if found.enrolment.is_open(now) {
@@ -236,5 +228,19 @@ impl Services {
                 Err(EnrolError::Code)
             }
         }
+    }
+
+    /// Looks under every hash the code may have been stored by: the key may have been rotated since.
+    async fn stored_enrolment(
+        &self,
+        part: &str,
+        code: &str,
+    ) -> Result<StoredEnrolment, EnrolError> {
+        for hash in self.keys.enrolment_code_hashes(part, code) {
+            if let Some(found) = self.directory.enrolment(&hash).await? {
+                return Ok(found);
+            }
+        }
+        Err(EnrolError::Code)
     }
 }

@@ -124,7 +124,7 @@ impl Services {
     ) -> Result<Option<User>, HintError> {
         let claims: IdTokenHint = self
             .keys
-            .verify_hint(ID_TOKEN_TYP, token, now)
+            .verify_hint(ID_TOKEN_TYP, token)
             .map_err(|_| HintError::Invalid)?;
         let good_until = Timestamp::from_secs(claims.exp).plus(self.policy.id_token_hint_lifetime);
         if claims.iss != self.policy.issuer || claims.aud != client.id.as_str() || now >= good_until

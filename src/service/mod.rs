@@ -1,7 +1,7 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
-//! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`] and
-//! [`audit`].
+//! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`],
+//! [`rotate_keys`] and [`audit`].
 
 pub mod administer;
 pub mod audit;
@@ -23,6 +23,7 @@ pub mod reconcile;
 pub mod redeem;
 pub mod refresh;
 pub mod revoke;
+pub mod rotate_keys;
 pub mod start;
 mod subject;
 pub mod user_code;
@@ -35,7 +36,7 @@ use crate::entropy::Entropy;
 use crate::outbound::Outbound;
 use crate::push::PushSender;
 pub use crate::store::StoreError;
-use crate::store::sql::{AuditEntry, AuditLog, Directory, Ledger, TokenStore};
+use crate::store::sql::{AuditEntry, AuditLog, Directory, KeyTable, Ledger, TokenStore};
 use crate::store::{PendingRequests, ReplayCache};
 use authenticate_client::ClientCache;
 use client_assertion::ClientKeyCache;
@@ -92,6 +93,7 @@ pub struct Parts {
     pub ledger: Ledger,
     pub tokens: TokenStore,
     pub audit_log: AuditLog,
+    pub key_table: KeyTable,
     pub pending: Arc<dyn PendingRequests>,
     pub replays: Arc<dyn ReplayCache>,
     pub push: Arc<dyn PushSender>,

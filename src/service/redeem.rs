@@ -323,7 +323,9 @@ impl Services {
             && challenge.aud == *device_id
             && challenge.req == decided.request_id
             && challenge.client.id == decided.client_id
-            && challenge.sub_ref == self.keys.sub_ref(&decided.user_id);
+            && self
+                .keys
+                .sub_ref_matches(&decided.user_id, &challenge.sub_ref);
         proven.then_some(challenge)
     }
 

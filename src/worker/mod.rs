@@ -2,6 +2,7 @@
 
 use crate::domain::Job;
 use crate::domain::job::RetrySchedule;
+use crate::domain::key::RELOAD_EVERY;
 use crate::service::Services;
 use crate::service::notify_client::Delivered;
 use crate::service::notify_device::Notified;
@@ -186,6 +187,21 @@ pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
         }
         tokio::select! {
             () = services.clock.sleep_until(now.plus(RECONCILE_EVERY)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Until `stop`: takes in new, retired and revoked keys, and makes those that are due. Apart from the
+/// other work, so that none of it delays this.
+pub async fn follow_keys(services: Arc<Services>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let now = services.clock.now();
+        if let Err(error) = services.rotate_due_keys().await {
+            tracing::error!(%error, "the keys cannot be brought up to date; it will be tried again");
+        }
+        tokio::select! {
+            () = services.clock.sleep_until(now.plus(RELOAD_EVERY)) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -21,6 +21,7 @@ mod hints;
 mod model;
 mod polling;
 mod races;
+mod rotation;
 mod secrets;
 mod sql_traps;
 mod stores;

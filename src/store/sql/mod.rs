@@ -19,6 +19,7 @@ pub use audit::{AuditEntry, AuditLog};
 pub use db::{Db, OpenError};
 pub use directory::Directory;
 pub use jobs::SqlJobQueue;
+pub use keys::KeyTable;
 pub use ledger::Ledger;
 pub use pending::SqlPendingRequests;
 pub use replay::SqlReplayCache;

@@ -137,7 +137,7 @@ async fn challenges(backend: Backend) {
         scene.challenge("longer than 16 KiB", &format!("{header}.{}.{signature}", "A".repeat(17_000))),
         scene.challenge("self-made", &Pen::of(&scene.phone).sign(CHALLENGE, &claims)),
         scene.challenge("by a stranger", &Pen::p256().sign(CHALLENGE, &claims)),
-        scene.challenge("by the token key", &es256(&keys, CHALLENGE, &claims)),
+        scene.challenge("by the token key", &es256(keys, CHALLENGE, &claims)),
         scene.challenge("by the audit key", &keys.sign_checkpoint(CHALLENGE, &claims)),
         scene.challenge("as a JWT", &keys.sign_challenge("JWT", &claims)),
         scene.challenge("as an approval", &keys.sign_challenge(APPROVAL, &claims)),

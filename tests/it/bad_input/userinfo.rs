@@ -76,7 +76,7 @@ async fn headers(backend: Backend) {
 async fn tokens(backend: Backend) {
     let (app, claims) = scene(backend).await;
     let keys = &app.services().keys;
-    let token = es256(&keys, "at+jwt", &claims);
+    let token = es256(keys, "at+jwt", &claims);
     let parts: Vec<&str> = token.split('.').collect();
     let (h, p, s) = (parts[0], parts[1], parts[2]);
     let header: Value = serde_json::from_slice(&from_base64url(h).unwrap()).unwrap();
@@ -93,22 +93,22 @@ async fn tokens(backend: Backend) {
         format!("{h}.{p}.{}", "A".repeat(20_000)),
         token.replace('.', ".."),
         token.to_lowercase(),
-        es256(&keys, "JWT", &claims),
-        es256(&keys, "", &claims),
-        es256(&keys, "at+jwt+x", &claims),
-        es256(&keys, "token-introspection+jwt", &claims),
+        es256(keys, "JWT", &claims),
+        es256(keys, "", &claims),
+        es256(keys, "at+jwt+x", &claims),
+        es256(keys, "token-introspection+jwt", &claims),
         keys.sign_challenge("at+jwt", &claims),
         keys.sign_checkpoint("at+jwt", &claims),
         super::forge::Pen::p256().sign("at+jwt", &claims),
-        es256(&keys, "at+jwt", &json!([claims])),
+        es256(keys, "at+jwt", &json!([claims])),
         es256(
-            &keys,
+            keys,
             "at+jwt",
             &json!(claims.as_object().unwrap().values().collect::<Vec<_>>()),
         ),
-        es256(&keys, "at+jwt", &Value::Null),
-        es256(&keys, "at+jwt", &"text"),
-        es256(&keys, "at+jwt", &json!({})),
+        es256(keys, "at+jwt", &Value::Null),
+        es256(keys, "at+jwt", &"text"),
+        es256(keys, "at+jwt", &json!({})),
     ]
     .iter()
     .map(|token| invalid(format!("{token:.60}"), bearing("GET", token)))
@@ -193,7 +193,7 @@ async fn claims(backend: Backend) {
         ("scope", json!(["openid"])),
     ];
     let keys = &app.services().keys;
-    let sign = |claims: &Value| bearing("GET", &es256(&keys, "at+jwt", claims));
+    let sign = |claims: &Value| bearing("GET", &es256(keys, "at+jwt", claims));
     let mut cases = vec![];
     for (name, value) in wrong {
         let (shown, claims) = altered(&right, name, value);
@@ -205,7 +205,7 @@ async fn claims(backend: Backend) {
         let mut without = right.clone();
         without.as_object_mut().unwrap().remove(name);
         cases.push(invalid(format!("{name} missing"), sign(&without)));
-        let twice = es256(&keys, "at+jwt", &Twice(&right, name, right[name].clone()));
+        let twice = es256(keys, "at+jwt", &Twice(&right, name, right[name].clone()));
         cases.push(invalid(format!("{name} twice"), bearing("GET", &twice)));
     }
     for scope in ["profile", "OPENID", "openidx"] {

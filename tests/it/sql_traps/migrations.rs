@@ -1,7 +1,7 @@
 //! Migrations: any number of processes, whole or not at all, and never another text.
 
 use crate::support::{Backend, House, config, on_both};
-use assent::crypto::Purpose;
+use assent::domain::key::Purpose;
 use assent::store::sql::{Db, OpenError};
 use std::process::{Command, Stdio};
 

@@ -12,7 +12,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Endpoint, World } from './world.mjs';
 
-globalThis.crypto ??= webcrypto; // Node 18, which Debian 12 has, keeps it elsewhere
+// Node 18, which Debian 12 has, keeps these elsewhere.
+globalThis.crypto ??= webcrypto;
+globalThis.CryptoKey ??= webcrypto.CryptoKey;
 
 const jose = await import('jose');
 const oidc = await import('openid-client');

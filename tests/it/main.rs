@@ -12,6 +12,8 @@ mod architecture;
 mod bad_input;
 mod client_assertion;
 mod delivery;
+mod errors;
+mod errors_documented;
 mod flow;
 mod hints;
 mod model;

@@ -55,7 +55,7 @@ struct Metadata<'a> {
     revocation_endpoint_auth_methods_supported: &'static [ClientAuthMethod],
     revocation_endpoint_auth_signing_alg_values_supported: &'static [SignatureAlgorithm],
     subject_types_supported: &'static [&'static str],
-    id_token_signing_alg_values_supported: &'static [SignatureAlgorithm],
+    id_token_signing_alg_values_supported: Vec<SignatureAlgorithm>,
     acr_values_supported: &'static [&'static str],
     claims_supported: &'static [&'static str],
     claims_parameter_supported: bool,
@@ -93,7 +93,12 @@ async fn discovery(app: App) -> HttpResponse {
             revocation_endpoint_auth_signing_alg_values_supported: SignatureAlgorithm::ALL,
 
             subject_types_supported: &["public", "pairwise"],
-            id_token_signing_alg_values_supported: SignatureAlgorithm::ALL,
+            // Only what there is a key for.
+            id_token_signing_alg_values_supported: SignatureAlgorithm::ALL
+                .iter()
+                .copied()
+                .filter(|algorithm| app.keys.can_sign_tokens(*algorithm))
+                .collect(),
             acr_values_supported: &[ACR_DEVICE],
             claims_supported: &[
                 "iss",

@@ -304,6 +304,25 @@ async fn a_cancelled_approval_is_pushed_as_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_was_not_pushed_in_time_has_expired() {
+    let app = TestApp::new(Backend::sqlite()).await;
+    let (_, _, phone) = app.cast().await;
+    let endpoint = RpEndpoint::new(&[]).await;
+    let delivery = Delivery::Push {
+        endpoint: endpoint.url.clone(),
+    };
+    let shop = told(&app, "shop", delivery).await;
+    let id = ask(&shop, "alice").await;
+    approve(&phone, &id).await;
+    app.advance(3600);
+    app.run_jobs().await;
+    let pushes = endpoint.received();
+    assert_eq!(pushes.len(), 1);
+    assert_eq!(pushes[0].json()["error"], "expired_token");
+    assert_eq!(app.backend.count("refresh_tokens").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_notification_token_has_its_own_rules() {
     let app = TestApp::new(Backend::sqlite()).await;
     app.cast().await;

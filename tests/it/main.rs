@@ -14,6 +14,8 @@ mod bad_input;
 mod client_assertion;
 mod command_line;
 mod delivery;
+mod errors;
+mod errors_documented;
 mod faults;
 mod flow;
 mod golden;

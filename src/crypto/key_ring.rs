@@ -520,14 +520,15 @@ mod tests {
     #[test]
     fn one_purpose_does_not_verify_anothers_statements() {
         let (_, ring) = ring(&DeploymentKey::new(&[1; 32]));
-        let token = ring.sign_token("x", &1);
-        assert_eq!(ring.verify_token::<u8>("x", &token), Ok(1));
+        let claims = serde_json::json!({ "a": 1 });
+        let token = ring.sign_token("x", &claims);
+        assert_eq!(ring.verify_token("x", &token), Ok(claims.clone()));
         assert_eq!(
-            ring.verify_challenge::<u8>("x", &token),
+            ring.verify_challenge::<serde_json::Value>("x", &token),
             Err(InvalidJws::Signature)
         );
         assert_eq!(
-            ring.verify_token::<u8>("x", &ring.sign_challenge("x", &1)),
+            ring.verify_token::<serde_json::Value>("x", &ring.sign_challenge("x", &claims)),
             Err(InvalidJws::Signature)
         );
     }

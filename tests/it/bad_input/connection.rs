@@ -125,7 +125,7 @@ impl Scene {
         let _ = stream.shutdown().await;
         let mut said = Vec::new();
         let closed = stream.read_to_end(&mut said);
-        let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
+        let closed = tokio::time::timeout(Duration::from_secs(20), closed).await;
         assert!(closed.is_ok(), "the server keeps the connection");
     }
 
@@ -160,8 +160,8 @@ async fn what_is_no_http_is_refused() {
     cases.push((every_byte, 400));
     for (bytes, status) in &cases {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
-        let got = tokio::time::timeout(Duration::from_secs(4), scene.send(bytes)).await;
-        assert_eq!(got.ok(), Some((Some(*status), 1)), "{shown:?}");
+        let got = scene.send(bytes).await;
+        assert_eq!(got, (Some(*status), 1), "{shown:?}");
     }
     scene.goes_on().await;
 }

@@ -118,13 +118,13 @@ fn leaves(value: &Value) -> Vec<String> {
     }
 }
 
-/// Sends bytes and reads until the server closes, or has said nothing for five seconds.
+/// Sends bytes and reads until the server closes, or has said nothing for a long time.
 pub async fn exchange(address: &str, bytes: &[u8]) -> Vec<u8> {
     let (mut reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
     let mut answer = Vec::new();
     let read = async {
         let mut chunk = [0; 16 * 1024];
-        let patience = Duration::from_secs(5);
+        let patience = Duration::from_secs(20);
         while let Ok(Ok(n @ 1..)) = tokio::time::timeout(patience, reader.read(&mut chunk)).await {
             answer.extend_from_slice(&chunk[..n]);
         }

@@ -306,17 +306,24 @@ impl Flow {
             self.unanswered += trouble.dropped + trouble.refused;
             self.trouble.add(trouble);
             let error = answer.json()["error"].as_str().unwrap_or("").to_owned();
+            let over = !self.end.is_empty();
+            let has_tokens = !self.tokens.is_empty();
             match (answer.status, error.as_str()) {
-                (200, _) => self.tokens.push(answer.json()),
-                (400, "authorization_pending" | "slow_down") => {
-                    assert!(self.end.is_empty() && self.tokens.is_empty(), "{answer:?}");
+                (200, _) if !over && !has_tokens => self.tokens.push(answer.json()),
+                (400, "authorization_pending" | "slow_down") if !over && !has_tokens => {
                     pause(200).await;
                 }
-                (400, "access_denied" | "invalid_grant") if self.end.is_empty() => {
+                (400, "access_denied") if !over && !has_tokens => self.end = error,
+                // Used up: by the tokens that came, or by those that were lost on the way.
+                (400, "invalid_grant") if !over && (has_tokens || self.unanswered > 0) => {
                     self.end = error;
                 }
                 (400, error) if error == self.end => return,
-                _ => panic!("a lie, after {:?} tokens: {answer:?}", self.tokens.len()),
+                _ => panic!(
+                    "a lie, after {} sets of tokens and {:?}: {answer:?}",
+                    self.tokens.len(),
+                    self.end
+                ),
             }
         }
         panic!("the request is not over within {PATIENCE:?}");

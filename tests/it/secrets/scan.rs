@@ -4,7 +4,7 @@ use crate::support::Backend;
 use assent::crypto::from_base64url;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Fewer bytes than these are no secret by themselves, and would be found by chance.
 const SHORTEST: usize = 8;
@@ -27,7 +27,7 @@ impl Secrets {
     /// A text, and the bytes it stands for if it is base64url.
     pub fn text(&mut self, what: &str, text: &str) {
         self.needle(what, text.as_bytes());
-        self.bytes(&format!("{what}, as base64"), text.as_bytes());
+        self.bytes(&format!("{what}, encoded"), text.as_bytes());
         if let Some(bytes) = from_base64url(text) {
             self.bytes(&format!("{what}, decoded"), &bytes);
         }
@@ -62,14 +62,14 @@ impl Secrets {
         self.needles.len()
     }
 
-    /// Which secrets a place holds.
-    pub fn found_in(&self, place: &str, content: &[u8]) -> Vec<String> {
-        let mut found = Vec::new();
+    /// Which secrets a place holds, each once.
+    pub fn found_in(&self, place: &str, content: &[u8]) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
         for (at, first) in content.windows(2).enumerate() {
             for number in &self.begins[pair(first)] {
                 let (what, needle) = &self.needles[*number];
                 if content[at..].starts_with(needle) {
-                    found.push(format!("{place} holds {what}"));
+                    found.insert(format!("{place} holds {what}"));
                 }
             }
         }

@@ -112,6 +112,8 @@ pub struct Services {
     client_keys: ClientKeyCache,
     held: HeldPolls,
     notified: NotifiedClients,
+    /// One at a time, so that no older view of the keys replaces a newer one.
+    reloading: tokio::sync::Mutex<()>,
     /// Slow hashes at a time.
     hashing: Semaphore,
     /// Told when a job became due now.
@@ -133,6 +135,7 @@ impl Services {
             client_keys: ClientKeyCache::default(),
             held: HeldPolls::default(),
             notified: NotifiedClients::default(),
+            reloading: tokio::sync::Mutex::default(),
             hashing: Semaphore::new(2),
             jobs_ready: Notify::new(),
             parts,

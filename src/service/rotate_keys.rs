@@ -75,6 +75,7 @@ impl Services {
     /// # Errors
     /// [`KeysError::Ring`] or [`KeysError::Store`]; the keys in use stay as they were.
     pub async fn reload_keys(&self) -> Result<Vec<KeyRecord>, KeysError> {
+        let _one_at_a_time = self.reloading.lock().await;
         let records = self.key_table.all().await?;
         self.keys.reload(&records, self.clock.now())?;
         Ok(records)

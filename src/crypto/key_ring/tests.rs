@@ -3,6 +3,7 @@ use crate::crypto::jose::Jws;
 use crate::crypto::key_record::generate_missing;
 use crate::domain::key::Purpose;
 use crate::entropy::SystemEntropy;
+use serde_json::Value;
 use serde_json::{Value, json};
 
 use SignatureAlgorithm::{EdDsa, Es256, Ps256, Rs256};
@@ -68,6 +69,10 @@ fn kids(jwks: &Value) -> Vec<String> {
     keys.iter().map(kid).collect()
 }
 
+fn claims() -> Value {
+    serde_json::json!({ "a": 1 })
+}
+
 #[test]
 fn a_ring_opens_with_its_own_deployment_key_only() {
     let (records, _) = ring();
@@ -116,14 +121,14 @@ fn a_nonce_lives_for_two_periods() {
 #[test]
 fn one_purpose_does_not_verify_anothers_statements() {
     let (_, ring) = ring();
-    let token = ring.sign_token(Es256, "x", &1).unwrap();
-    assert_eq!(ring.verify_token::<u8>("x", &token), Ok(1));
+    let token = ring.sign_token(Es256, "x", &claims()).unwrap();
+    assert_eq!(ring.verify_token::<Value>("x", &token), Ok(claims()));
     assert_eq!(
-        ring.verify_challenge::<u8>("x", &token),
+        ring.verify_challenge::<Value>("x", &token),
         Err(InvalidJws::Signature)
     );
     assert_eq!(
-        ring.verify_token::<u8>("x", &ring.sign_challenge("x", &1)),
+        ring.verify_token::<Value>("x", &ring.sign_challenge("x", &claims())),
         Err(InvalidJws::Signature)
     );
 }
@@ -131,7 +136,10 @@ fn one_purpose_does_not_verify_anothers_statements() {
 #[test]
 fn each_algorithm_has_a_key_of_its_own() {
     let (mut records, ring) = ring();
-    assert_eq!(ring.sign_token(Ps256, "x", &1), Err(NoSigningKey(Ps256)));
+    assert_eq!(
+        ring.sign_token(Ps256, "x", &claims()),
+        Err(NoSigningKey(Ps256))
+    );
     assert!(ring.can_sign_tokens(EdDsa) && !ring.can_sign_tokens(Ps256));
     for algorithm in [Ps256, Rs256] {
         let life = KeyLife::new(at(0), at(0));
@@ -140,8 +148,8 @@ fn each_algorithm_has_a_key_of_its_own() {
     ring.reload(&records, at(0)).unwrap();
     let jwks = ring.token_jwks();
     for &algorithm in SignatureAlgorithm::ALL {
-        let token = ring.sign_token(algorithm, "x", &1).unwrap();
-        assert_eq!(ring.verify_token::<u8>("x", &token), Ok(1));
+        let token = ring.sign_token(algorithm, "x", &claims()).unwrap();
+        assert_eq!(ring.verify_token::<Value>("x", &token), Ok(claims()));
         let keys = jwks["keys"].as_array().unwrap();
         let key = keys.iter().find(|key| key["kid"] == kid(&token)).unwrap();
         assert_eq!(key["alg"], algorithm.as_str());
@@ -166,7 +174,7 @@ fn a_key_under_another_keys_public_half_is_damaged() {
 #[test]
 fn a_signing_key_is_published_used_retired_and_remembered() {
     let (mut records, ring) = ring();
-    let old = ring.sign_token(Es256, "JWT", &1).unwrap();
+    let old = ring.sign_token(Es256, "JWT", &claims()).unwrap();
     let life = KeyLife::new(at(1000), at(1600));
     let new = follow(&mut records, Purpose::TokenSigning, Some(Es256), life);
     let new = records[new].kid().unwrap();
@@ -180,27 +188,31 @@ fn a_signing_key_is_published_used_retired_and_remembered() {
         (91_600, new.clone(), 1, false, false),
     ] {
         ring.reload(&records, at(now)).unwrap();
-        let token = ring.sign_token(Es256, "JWT", &1).unwrap();
+        let token = ring.sign_token(Es256, "JWT", &claims()).unwrap();
         assert_eq!(kid(&token), signs, "{now}");
         let jwks = kids(&ring.token_jwks());
         assert!(jwks.contains(&new), "{now}");
         // One more of the other algorithm.
         assert_eq!(jwks.len(), published + 1, "{now}");
         assert_eq!(
-            ring.verify_token::<u8>("JWT", &old).is_ok(),
+            ring.verify_token::<Value>("JWT", &old).is_ok(),
             verifies,
             "{now}"
         );
-        assert_eq!(ring.verify_hint::<u8>("JWT", &old).is_ok(), hints, "{now}");
-        assert!(ring.verify_token::<u8>("JWT", &token).is_ok(), "{now}");
-        assert!(ring.verify_hint::<u8>("at+jwt", &old).is_err(), "{now}");
+        assert_eq!(
+            ring.verify_hint::<Value>("JWT", &old).is_ok(),
+            hints,
+            "{now}"
+        );
+        assert!(ring.verify_token::<Value>("JWT", &token).is_ok(), "{now}");
+        assert!(ring.verify_hint::<Value>("at+jwt", &old).is_err(), "{now}");
     }
 }
 
 #[test]
 fn a_revoked_key_verifies_nothing_at_all() {
     let (mut records, ring) = ring();
-    let token = ring.sign_token(Es256, "JWT", &1).unwrap();
+    let token = ring.sign_token(Es256, "JWT", &claims()).unwrap();
     let life = KeyLife::new(at(10), at(10));
     follow(&mut records, Purpose::TokenSigning, Some(Es256), life);
     let old = records
@@ -209,16 +221,16 @@ fn a_revoked_key_verifies_nothing_at_all() {
     old.unwrap().life.revoked_at = Some(at(10));
     ring.reload(&records, at(10)).unwrap();
     assert_eq!(
-        ring.verify_token::<u8>("JWT", &token),
+        ring.verify_token::<Value>("JWT", &token),
         Err(InvalidJws::Signature)
     );
     assert_eq!(
-        ring.verify_hint::<u8>("JWT", &token),
+        ring.verify_hint::<Value>("JWT", &token),
         Err(InvalidJws::Signature)
     );
     assert!(!kids(&ring.token_jwks()).contains(&kid(&token)));
     assert_ne!(
-        kid(&ring.sign_token(Es256, "JWT", &1).unwrap()),
+        kid(&ring.sign_token(Es256, "JWT", &claims()).unwrap()),
         kid(&token)
     );
 }
@@ -318,13 +330,16 @@ fn a_checkpoint_under_a_revoked_key_counts_if_it_is_older() {
 #[test]
 fn a_reload_that_fails_changes_nothing_and_one_that_works_opens_only_what_is_new() {
     let (mut records, ring) = ring();
-    let token = ring.sign_token(Es256, "x", &1).unwrap();
+    let token = ring.sign_token(Es256, "x", &claims()).unwrap();
     let life = KeyLife::new(at(10), at(10));
     let new = follow(&mut records, Purpose::TokenSigning, Some(Es256), life);
     let good = std::mem::replace(&mut records[new].wrapped, "garbage".into());
     assert!(ring.reload(&records, at(10)).is_err());
-    assert_eq!(kid(&ring.sign_token(Es256, "x", &1).unwrap()), kid(&token));
-    assert_eq!(ring.verify_token::<u8>("x", &token), Ok(1));
+    assert_eq!(
+        kid(&ring.sign_token(Es256, "x", &claims()).unwrap()),
+        kid(&token)
+    );
+    assert_eq!(ring.verify_token::<Value>("x", &token), Ok(claims()));
     records[new].wrapped = good;
     for (index, record) in records.iter_mut().enumerate() {
         if index != new {
@@ -332,8 +347,11 @@ fn a_reload_that_fails_changes_nothing_and_one_that_works_opens_only_what_is_new
         }
     }
     ring.reload(&records, at(10)).unwrap();
-    assert_ne!(kid(&ring.sign_token(Es256, "x", &1).unwrap()), kid(&token));
-    assert_eq!(ring.verify_token::<u8>("x", &token), Ok(1));
+    assert_ne!(
+        kid(&ring.sign_token(Es256, "x", &claims()).unwrap()),
+        kid(&token)
+    );
+    assert_eq!(ring.verify_token::<Value>("x", &token), Ok(claims()));
     assert!(open(&records).is_err());
 }
 

@@ -129,12 +129,12 @@ impl Services {
                 .by_hash(&sha256_base64url(token.as_bytes()))
                 .await;
         }
-        match self
+        let claims = self
             .keys
-            .verify_token::<AccessTokenClaims>(ACCESS_TOKEN_TYP, token)
-        {
-            Ok(claims) if claims.iss == self.policy.issuer => self.tokens.by_id(&claims.jti).await,
-            _ => Ok(None),
-        }
+            .verify_token::<AccessTokenClaims>(ACCESS_TOKEN_TYP, token);
+        let Ok(claims) = claims else { return Ok(None) };
+        let known = self.tokens.by_id(&claims.jti).await?;
+        // The token and its record must tell the same, or one of them is not ours.
+        Ok(known.filter(|known| claims == self.access_token_claims(&known.token)))
     }
 }

@@ -18,7 +18,7 @@ pub const ACCESS_TOKEN_TYP: &str = "at+jwt";
 pub const ID_TOKEN_TYP: &str = "JWT";
 
 /// The claims of an access token (RFC 9068 2.2).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessTokenClaims {
     pub iss: String,
     pub sub: String,
@@ -296,22 +296,7 @@ impl Services {
                 })
             }
             AccessTokenFormat::Jwt => {
-                let claims = AccessTokenClaims {
-                    iss: self.policy.issuer.clone(),
-                    sub: token.subject.clone(),
-                    aud: token.audience.clone(),
-                    client_id: token.client_id.clone(),
-                    exp: token.expires_at.secs(),
-                    iat: token.issued_at.secs(),
-                    jti: token.id.clone(),
-                    scope: token.scope.to_string(),
-                    auth_time: token.auth_time.map(Timestamp::secs),
-                    acr: token.acr.clone(),
-                    amr: token
-                        .user_id
-                        .is_some()
-                        .then(|| AMR_DEVICE.iter().map(ToString::to_string).collect()),
-                };
+                let claims = self.access_token_claims(&token);
                 let algorithm = client.registration.id_token_algorithm;
                 let text = self.keys.sign_token(algorithm, ACCESS_TOKEN_TYP, &claims)?;
                 Ok(MintedAccess {
@@ -319,6 +304,26 @@ impl Services {
                     text: Secret::new(text),
                 })
             }
+        }
+    }
+
+    /// What an access token says as a JWT (RFC 9068 2.2).
+    pub(super) fn access_token_claims(&self, token: &AccessToken) -> AccessTokenClaims {
+        AccessTokenClaims {
+            iss: self.policy.issuer.clone(),
+            sub: token.subject.clone(),
+            aud: token.audience.clone(),
+            client_id: token.client_id.clone(),
+            exp: token.expires_at.secs(),
+            iat: token.issued_at.secs(),
+            jti: token.id.clone(),
+            scope: token.scope.to_string(),
+            auth_time: token.auth_time.map(Timestamp::secs),
+            acr: token.acr.clone(),
+            amr: token
+                .user_id
+                .is_some()
+                .then(|| AMR_DEVICE.iter().map(ToString::to_string).collect()),
         }
     }
 

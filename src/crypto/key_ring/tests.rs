@@ -3,7 +3,6 @@ use crate::crypto::jose::Jws;
 use crate::crypto::key_record::generate_missing;
 use crate::domain::key::Purpose;
 use crate::entropy::SystemEntropy;
-use serde_json::Value;
 use serde_json::{Value, json};
 
 use SignatureAlgorithm::{EdDsa, Es256, Ps256, Rs256};

@@ -92,7 +92,7 @@ const NOWHERE: &[&str] = &[
     "/device/v1/requests/", "/device/v1/requests//decision", "/device/v1/requests/AAAA/", "/device/v1/requests/AAAA/x",
     "/device/v1/requests/AAAA/decision/", "/device/v1/requests/a/b/decision", "/device/v1/devices/", "/device/v1/device/",
     "/device/v1/devices/AAAA/x", "/device/v1/../v1/device", "/admin", "/admin/v1/users", "/metrics", "/livez", "/readyz",
-    "/register", "/introspect", "/revoke", "/bc-cancel", "/approver/", "/debug/pprof", "/server-status", "/actuator",
+    "/register", "/introspect/", "/revoke/", "/bc-cancel", "/approver/", "/debug/pprof", "/server-status", "/actuator",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

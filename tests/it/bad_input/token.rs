@@ -81,7 +81,7 @@ async fn grants(backend: Backend) {
     let (app, bank, id) = scene(backend).await;
     #[rustfmt::skip]
     let others = [
-        "authorization_code", "refresh_token", "client_credentials", "password", "implicit", "ciba",
+        "authorization_code", "password", "implicit", "ciba",
         "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:jwt-bearer",
         "urn:ietf:params:oauth:grant-type:token-exchange", "URN:OPENID:PARAMS:GRANT-TYPE:CIBA",
         "urn:openid:params:grant-type:ciba+", "+urn:openid:params:grant-type:ciba", "x%0a", "%F0%9F%92%A3",

@@ -82,12 +82,12 @@ async fn clients_are_added_listed_rotated_and_locked(backend: Backend) {
         &add(&["Bank", "--scope", "open\"id"]),
         "scope must be tokens",
     );
-    let unknown = "there is no such client; see `assent client list`";
+    let unknown = "there is no client with a secret by this id; see `assent client list`";
     fails(&site, &["client", "rotate-secret", "nobody"], unknown);
     let locked = "no such client, or it is locked already; see `assent client list`";
     fails(&site, &["client", "lock", "bank"], locked);
     fails(&site, &["client", "lock", "nobody"], locked);
-    let methods = "it is one of client_secret_basic, client_secret_post";
+    let methods = "it is one of client_secret_basic, client_secret_post, private_key_jwt";
     makes_no_sense(&site, &add(&["Bank", "--auth-method", "none"]), methods);
     makes_no_sense(&site, &add(&["Bank", "--long-poll", "31"]), "0..=30");
     makes_no_sense(

@@ -121,7 +121,11 @@ async fn settings_that_are_missing_or_wrong_are_named() {
     let absent = site.folder().join("absent");
     let absent = absent.to_str().unwrap();
     for (key, value, words) in [
-        ("server.issuer", "", &["server.issuer", "set it to"][..]),
+        (
+            "server.issuer",
+            "",
+            &["server.issuer", "set it, or ASSENT_SERVER__ISSUER"][..],
+        ),
         ("server.issuer", "http://as.example", &["only on loopback"]),
         (
             "server.mode",
@@ -159,5 +163,11 @@ async fn settings_that_are_missing_or_wrong_are_named() {
 
     // Without any settings at all.
     let finished = finish(program(site.folder(), &["serve"]));
-    refused(&finished, &["server.issuer", "is empty; set it to"]);
+    refused(
+        &finished,
+        &[
+            "server.issuer",
+            "is empty; set it, or ASSENT_SERVER__ISSUER",
+        ],
+    );
 }

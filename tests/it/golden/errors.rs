@@ -2,14 +2,16 @@
 
 use super::{Names, assert_golden};
 use crate::bad_input::wire::Request;
-use crate::support::{Backend, CIBA_GRANT, TestApp, approve, deny, es256};
+use crate::support::{Backend, CIBA_GRANT, TestApp, approve, deny};
+use assent::domain::Scope;
+use assent::domain::client::{Grant, Registration};
 use assent::phone::http::basic;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_oauth_error() {
     let app = TestApp::new(Backend::sqlite()).await;
-    let (bank, alice, phone) = app.cast().await;
+    let (bank, _, phone) = app.cast().await;
     let names = Names::of(&app);
     let mut errors = Map::new();
     let mut show = async |name: &str, request: Request| {
@@ -162,17 +164,23 @@ async fn every_oauth_error() {
 
     show("invalid_token, none", Request::new("GET", "/userinfo")).await;
     show("invalid_token", bearing("x")).await;
-    let now = app.now().secs();
-    let narrow = json!({
-        "iss": app.url, "sub": alice.id, "aud": app.url, "client_id": "bank", "exp": now + 600, "iat": now,
-        "jti": "x", "scope": "profile", "auth_time": now, "acr": "x", "amr": [],
-    });
-    let narrow = es256(&app.services().keys, "at+jwt", &narrow);
+    let service = Registration {
+        grants: [Grant::ClientCredentials].into(),
+        ..Registration::new("Service", Scope::parse("reports").unwrap())
+    };
+    let service = app.client_with("service", service).await;
+    let own = service
+        .post("/token", &[("grant_type", "client_credentials")])
+        .await
+        .json();
+    let narrow = own["access_token"].as_str().unwrap().to_owned();
     show("insufficient_scope", bearing(&narrow)).await;
 
     app.services().lock_client(&bank.client.id).await.unwrap();
     show("unauthorized_client", ask("")).await;
-    app.backend.execute("UPDATE clients SET scope = ''").await;
+    app.backend
+        .execute("UPDATE clients SET registration = ''")
+        .await;
     show("server_error", ask("")).await;
     app.backend
         .execute("ALTER TABLE clients RENAME TO away")

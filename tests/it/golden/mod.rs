@@ -114,6 +114,13 @@ fn assert_golden(name: &str, document: &Value) {
     );
 }
 
+/// Codes that need a setting of their own: `hints.rs` shows them, in the same form.
+const SHOWN_IN_HINTS: [&str; 3] = [
+    "expired_login_hint_token",
+    "missing_user_code",
+    "invalid_user_code",
+];
+
 /// A code that the sources know has its document in one of the files.
 #[test]
 fn every_code_is_shown() {
@@ -146,7 +153,11 @@ fn every_code_is_shown() {
         .flat_map(|before| source.split(before).skip(1));
         for rest in after_status.chain(alone) {
             let code = rest.split('"').next().unwrap();
-            assert!(shown.contains(&json!(code)), "{code} is not shown");
+            let elsewhere = SHOWN_IN_HINTS.contains(&code);
+            assert!(
+                elsewhere || shown.contains(&json!(code)),
+                "{code} is not shown"
+            );
             known += 1;
         }
     }

@@ -9,7 +9,7 @@ use assent::domain::key::{JWKS_MAX_AGE, MARGIN, Purpose, RELOAD_EVERY};
 use assent::domain::{AuthReqId, ClientId, Partition, SignatureAlgorithm, Timestamp};
 use assent::entropy::SystemEntropy;
 use assent::push::PushRecorder;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +137,10 @@ impl Time {
         for node in &self.nodes {
             self.snapshots.push((now, kids(node.keys())));
             for algorithm in ALGORITHMS {
-                let text = node.keys().sign_token(algorithm, "JWT", &1).unwrap();
+                let text = node
+                    .keys()
+                    .sign_token(algorithm, "JWT", &json!({}))
+                    .unwrap();
                 let kid = Jws::parse(&text).unwrap().kid.unwrap();
                 if self.signed.insert(kid.clone()) && self.signed.len() > ALGORITHMS.len() {
                     let since = self.published.get(&kid).map(|at| now.since(*at));
@@ -160,8 +163,14 @@ impl Time {
         // One at random with the real verification, on both nodes.
         let token = &self.tokens[self.dice.up_to(self.tokens.len() as u64 - 1) as usize];
         for node in &self.nodes {
-            assert_eq!(node.keys().verify_token::<u8>("JWT", &token.text), Ok(1));
-            assert_eq!(node.keys().verify_hint::<u8>("JWT", &token.text), Ok(1));
+            assert_eq!(
+                node.keys().verify_token::<Value>("JWT", &token.text),
+                Ok(json!({}))
+            );
+            assert_eq!(
+                node.keys().verify_hint::<Value>("JWT", &token.text),
+                Ok(json!({}))
+            );
         }
     }
 

@@ -285,17 +285,8 @@ async fn a_damaged_row_is_reported_with_its_place(backend: Backend) {
     let directory = &house.directory;
     for (table, row, column, damage) in [
         ("clients", client.id.as_str(), "registration", "'{}'"),
-        ("clients", client.id.as_str(), "auth_method", "'none'"),
-        ("clients", client.id.as_str(), "delivery_mode", "'pigeon'"),
         ("clients", client.id.as_str(), "secret_mac", "'AAAA'"),
         ("clients", client.id.as_str(), "secret_key_version", "-1"),
-        (
-            "clients",
-            client.id.as_str(),
-            "open_requests_per_user",
-            "4294967296",
-        ),
-        ("clients", client.id.as_str(), "long_poll_ms", "-5"),
         ("users", user.id.as_str(), "login", "'two words'"),
         ("users", user.id.as_str(), "partition", "256"),
         ("devices", device.id.as_str(), "state", "'lost'"),

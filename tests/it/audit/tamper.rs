@@ -3,7 +3,7 @@
 use super::changes::{CHECKPOINTS, ROWS};
 use super::{checkpoint, verify};
 use crate::support::{Backend, House, TestApp, approve, on_both};
-use assent::crypto::audit_chain::{CHECKPOINT_TYP, GENESIS, payload_hash, row_hash};
+use assent::crypto::audit_chain::{CHECKPOINT_TYP, Checkpoint, GENESIS, payload_hash, row_hash};
 use assent::crypto::{base64url, from_base64url};
 use assent::service::Services;
 
@@ -133,6 +133,32 @@ async fn every_change_to_the_checkpoints_is_found(backend: Backend) {
     let update = format!("UPDATE checkpoints SET statement = '{forged}' WHERE seq = 3");
     past.assert_found(&update, "checkpoint 3: the signature does not verify")
         .await;
+    // Signed by the right key in another history of the same deployment: a backup that went another way.
+    let elsewhere = |change: &dyn Fn(&mut Checkpoint)| {
+        let mut claims = claims.clone();
+        change(&mut claims);
+        let statement = past
+            .services()
+            .keys
+            .sign_checkpoint(CHECKPOINT_TYP, &claims);
+        format!("UPDATE checkpoints SET statement = '{statement}' WHERE seq = 3")
+    };
+    for (update, finding) in [
+        (
+            elsewhere(&|c| c.previous = "another".into()),
+            "does not follow the one before",
+        ),
+        (elsewhere(&|c| c.seq = 4), "does not follow the one before"),
+        (elsewhere(&|c| c.rows += 1), "its root does not add up"),
+        (
+            elsewhere(&|c| c.root = "another".into()),
+            "its root does not add up",
+        ),
+        (elsewhere(&|c| c.moved.clear()), "its root does not add up"),
+    ] {
+        past.assert_found(&update, &format!("checkpoint 3: {finding}"))
+            .await;
+    }
     past.assert_whole().await;
 }
 

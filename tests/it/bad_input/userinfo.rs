@@ -214,7 +214,10 @@ async fn claims(backend: Backend) {
         cases.push(invalid(format!("{name} twice"), bearing("GET", &twice)));
     }
     refuse(&app, cases).await;
-    // The last second is good.
-    let (_, claims) = altered(&right, "exp", (now + 1).into());
-    assert_eq!(sign(&claims).send(app.address()).await.status, 200);
+    // The last second is good, the next is not.
+    let last = sign(&right);
+    app.advance(599);
+    assert_eq!(last.send(app.address()).await.status, 200);
+    app.advance(1);
+    assert_eq!(last.send(app.address()).await.status, 401);
 }

@@ -1,8 +1,10 @@
 //! A database of a test's own.
 
+use assent::entropy::{Entropy, SystemEntropy};
 use assent::store::sql::Db;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -58,10 +60,14 @@ impl Backend {
 
     async fn create(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static RUN: OnceLock<[u8; 4]> = OnceLock::new();
         let cluster = cluster();
+        // A cluster may hold databases of an earlier process with this number.
+        let run = RUN.get_or_init(|| (&SystemEntropy as &dyn Entropy).bytes());
         let name = format!(
-            "assent_{}_{}",
+            "assent_{}_{:08x}_{}",
             std::process::id(),
+            u32::from_be_bytes(*run),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
         sqlx::any::install_default_drivers();

@@ -11,6 +11,8 @@ use sqlx::{
 };
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio_util::context::TokioContext;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -20,6 +22,9 @@ pub struct Db {
     write: AnyPool,
     read: AnyPool,
     dialect: Dialect,
+    /// Where connections live: the runtime that opened the database. Those that an HTTP worker opened on
+    /// its own would break for all others as soon as that worker ends, as it does in a drain.
+    home: Handle,
 }
 
 /// Why a database cannot be used. The text tells an operator what to do.
@@ -72,6 +77,7 @@ impl Db {
             write,
             read,
             dialect,
+            home: Handle::current(),
         };
         db.check_settings().await?;
         db.check_schema().await?;
@@ -140,26 +146,33 @@ impl Db {
 
     /// Begins a writing transaction. It is rolled back unless it is committed.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(Tx(self.write.begin_with(self.dialect.begin()).await?))
+        let begin = self.write.begin_with(self.dialect.begin());
+        Ok(Tx(self.at_home(begin).await?))
     }
 
     /// A connection for several reads.
     pub async fn reader(&self) -> Result<PoolConnection<Any>, StoreError> {
-        Ok(self.read.acquire().await?)
+        Ok(self.at_home(self.read.acquire()).await?)
     }
 
     /// A connection for one write that is a transaction of its own. Not for statements with
     /// `RETURNING`: their result may be reported before the commit fails.
     pub async fn writer(&self) -> Result<PoolConnection<Any>, StoreError> {
-        Ok(self.write.acquire().await?)
+        Ok(self.at_home(self.write.acquire()).await?)
     }
 
     /// What time the database thinks it is.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
+        let mut reader = self.reader().await?;
         let row = sqlx::query(self.dialect.clock())
-            .fetch_one(&self.read)
+            .fetch_one(&mut *reader)
             .await?;
         Ok(Timestamp::from_millis(row.try_get(0)?))
+    }
+
+    /// Connects, if it has to, on the runtime that opened the database.
+    fn at_home<F: Future>(&self, connect: F) -> TokioContext<F> {
+        TokioContext::new(connect, self.home.clone())
     }
 
     /// Closes every connection, when their work is done.

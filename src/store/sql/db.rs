@@ -240,6 +240,8 @@ async fn migrate_on(connection: &mut AnyConnection, dialect: Dialect) -> Result<
         return MIGRATIONS.run(connection).await;
     }
     connection.execute(dialect.after_connect()).await?;
+    // Another process may be migrating on a slow disk: wait for it longer than a request would.
+    connection.execute("PRAGMA busy_timeout = 60000").await?;
     let mut tx = connection.begin_with(dialect.begin()).await?;
     MIGRATIONS.run(&mut *tx).await?;
     tx.commit().await?;

@@ -275,7 +275,7 @@ impl Directory {
         user: &UserId,
         candidate: &str,
     ) -> Result<String, StoreError> {
-        let mut tx = self.db.begin().await?;
+        let mut writer = self.db.writer().await?;
         sqlx::query(
             "INSERT INTO pairwise_subjects (sub, sector, user_id) VALUES ($1, $2, $3) \
              ON CONFLICT (sector, user_id) DO NOTHING",
@@ -283,27 +283,27 @@ impl Directory {
         .bind(candidate)
         .bind(sector)
         .bind(user.as_str())
-        .execute(&mut *tx)
+        .execute(&mut *writer)
         .await?;
+        drop(writer);
+        let mut reader = self.db.reader().await?;
         let rows =
             sqlx::query("SELECT sub FROM pairwise_subjects WHERE sector = $1 AND user_id = $2")
                 .bind(sector)
                 .bind(user.as_str())
-                .fetch_all(&mut *tx)
+                .fetch_all(&mut *reader)
                 .await?;
         let missing = || StoreError::Corrupt {
             table: "pairwise_subjects",
             row: user.to_string(),
             what: "conflicts but is not there",
         };
-        let sub = Located::new(
+        Located::new(
             rows.first().ok_or_else(missing)?,
             "pairwise_subjects",
             "sub",
         )
-        .text("sub")?;
-        tx.commit().await?;
-        Ok(sub)
+        .text("sub")
     }
 
     /// The person behind a pairwise `sub` of a sector.

@@ -8,6 +8,7 @@ use crate::proc;
 use crate::report::{DatabaseReport, Row};
 use crate::server::{Server, Settings};
 use crate::stopwatch::{Stopwatch, pause};
+use anyhow::Context as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ impl Meter {
         while began.elapsed() < SETTLE_WITHIN {
             pause(WINDOW).await;
             let now = proc::process_cpu(self.server)?;
-            if now - before < QUIET {
+            if spent(now, before)? < QUIET {
                 return Ok(());
             }
             before = now;
@@ -72,19 +73,27 @@ impl Meter {
         let after = self.read()?;
         let per_operation = |cost: Duration| micros(cost) / outcome.times.len().max(1) as f64;
         let database = after.database.zip(before.database);
+        let database = database.map(|(after, before)| spent(after, before));
         let row = Row {
             name,
             operations: outcome.times.len(),
             cut_short: outcome.times.len() < load.count,
             failed: outcome.failed,
-            server_us: per_operation(after.server - before.server),
-            database_us: database.map(|(after, before)| per_operation(after - before)),
+            server_us: per_operation(spent(after.server, before.server)?),
+            database_us: database.transpose()?.map(per_operation),
             p50_ms: outcome.percentile(50),
             p99_ms: outcome.percentile(99),
             failures: outcome.failures,
         };
         Ok((row, workers))
     }
+}
+
+/// CPU time only grows, unless its process is no more.
+fn spent(after: Duration, before: Duration) -> anyhow::Result<Duration> {
+    after
+        .checked_sub(before)
+        .context("a process that was measured has ended")
 }
 
 fn micros(time: Duration) -> f64 {
@@ -120,7 +129,7 @@ pub async fn measure(
     meter.settle().await?;
     let before = meter.read()?;
     pause(IDLE).await;
-    let idle_cpu = micros(meter.read()?.server - before.server) / IDLE.as_secs_f64();
+    let idle_cpu = micros(spent(meter.read()?.server, before.server)?) / IDLE.as_secs_f64();
     let idle_rss = proc::resident_memory(server.pid())?;
 
     let mut people = cast.enrol().await?;

@@ -213,7 +213,8 @@ CREATE TABLE checkpoints (
     statement   TEXT NOT NULL
 );
 
--- How far the checkpoints have come: spares reading them all to write the next. Nothing relies on it.
+-- How far the checkpoints have come: spares reading them all to write the next. `audit verify`
+-- does not believe it.
 CREATE TABLE anchored_heads (
     partition  BIGINT NOT NULL PRIMARY KEY,
     seq        BIGINT NOT NULL,

@@ -309,9 +309,13 @@ impl TwoStores {
 
     /// Every outcome without an issuance is applied again, each time.
     fn sweep(&self, s: &State) -> Step {
-        match s.ledger.outcome {
-            Some(outcome) if s.ledger.issuances.is_empty() && !s.ledger.marked => {
-                Step::Project(Record::Decided(outcome), Next::Nothing)
+        if s.ledger.marked {
+            return Step::Idle;
+        }
+        match (s.ledger.outcome, s.ledger.issuances.first()) {
+            (Some(outcome), None) => Step::Project(Record::Decided(outcome), Next::Nothing),
+            (Some(_), Some(Issuance::Voided)) => {
+                Step::Project(Record::Decided(Cancelled), Next::Nothing)
             }
             _ => Step::Idle,
         }
@@ -467,10 +471,10 @@ impl Model for TwoStores {
                 let owed = approved && s.ledger.issuances.is_empty();
                 !owed || !model.settle(s).delivered.is_empty()
             }),
-            // Not asked of a withdrawn approval: having an issuance, it is no longer swept, and a
-            // client whose record fell back to pending reads that until the request expires.
+            // Of a withdrawn approval too: the sweep covers what has an issuance.
             Rule::always(TOLD, |model, s| {
-                let owed = matches!(s.ledger.outcome, Some(Denied | Cancelled));
+                let withdrawn = s.ledger.issuances.first() == Some(&Issuance::Voided);
+                let owed = withdrawn || matches!(s.ledger.outcome, Some(Denied | Cancelled));
                 !owed || model.settle(s).refused
             }),
             Rule::always(NOTIFIED, |_, s| {

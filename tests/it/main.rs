@@ -25,6 +25,7 @@ mod polling;
 mod races;
 mod rotation;
 mod secrets;
+mod several_nodes;
 mod sql_traps;
 mod stores;
 mod support;

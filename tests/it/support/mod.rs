@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod house;
 pub mod process;
+pub mod redis;
 pub mod rp_endpoint;
 pub mod signer;
 

@@ -1,40 +1,32 @@
-//! The composition root: from settings to a running server. The only file that knows all types.
+//! The composition root: from settings to a running server. The only place that knows all types.
+
+mod fast_path;
+mod key_ring;
+mod readiness;
+mod settings;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Mode};
-use crate::crypto::client_keys::ClientKeySet;
-use crate::crypto::{DeploymentKey, KeyRecord, KeyRing, base64url, generate_missing};
+use crate::config::Config;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::http::{self, Readiness};
-use crate::outbound::{Outbound, OutboundPolicy};
 use crate::push::{PushRecorder, PushSender};
-use crate::service::hints::HintIssuer;
-use crate::service::{Parts, Policy, Services};
+use crate::service::{Parts, Services};
 use crate::shutdown::Shutdown;
 use crate::store::JobQueue;
-use crate::store::sql::jobs::{LEDGER_QUEUE, PENDING_QUEUE};
-use crate::store::sql::{
-    AuditEntry, AuditLog, Db, Directory, KeyTable, Ledger, SqlJobQueue, SqlPendingRequests,
-    SqlReplayCache, TokenStore,
-};
+use crate::store::redis::Redis;
+use crate::store::sql::jobs::LEDGER_QUEUE;
+use crate::store::sql::{AuditLog, Db, Directory, KeyTable, Ledger, SqlJobQueue, TokenStore};
 use crate::telemetry;
 use crate::worker::{self, Worker};
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use anyhow::Context as _;
-use async_trait::async_trait;
-use std::io::Write as _;
+use fast_path::FastPath;
+use readiness::Probe;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How far a node's clock and its database's may differ before the node is not ready.
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
-/// How long a readiness probe waits for the database.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the world is to a server; a test brings its own.
 #[derive(Clone)]
@@ -64,32 +56,40 @@ pub struct Core {
     pub workers: [Worker; 2],
     pub shutdown: Shutdown,
     pub db: Db,
+    /// `None`: all is in the database.
+    pub redis: Option<Redis>,
 }
 
 impl Core {
     /// Opens the database, which must be migrated, and its key ring.
     pub async fn open(config: &Config, world: World) -> anyhow::Result<Self> {
         let db = Db::open(&config.database.url).await?;
-        let keys = Arc::new(open_key_ring(config, &db, &world).await?);
+        let keys = Arc::new(key_ring::open(config, &db, &world).await?);
         let shutdown = Shutdown::default();
+        let fast_path = FastPath::open(config, &db, &*world.entropy)?;
+        if let Some(redis) = fast_path.redis.clone() {
+            let clock = world.clock.clone();
+            let stop = shutdown.draining.clone();
+            shutdown.spawn(redis.run(move || clock.now(), stop));
+        }
         let services = Arc::new(Services::new(Parts {
-            policy: policy(config)?,
+            policy: settings::policy(config)?,
             directory: Directory::new(db.clone(), keys.clone()),
             ledger: Ledger::new(db.clone(), keys.clone()),
             tokens: TokenStore::new(db.clone(), keys.clone()),
             audit_log: AuditLog::new(db.clone()),
             key_table: KeyTable::new(db.clone()),
-            pending: Arc::new(SqlPendingRequests::new(db.clone(), config.ciba.interval)),
-            replays: Arc::new(SqlReplayCache::new(db.clone())),
+            pending: fast_path.pending,
+            replays: fast_path.replays,
             push: world.push,
-            outbound: outbound(config)?,
+            outbound: settings::outbound(config)?,
             keys,
             clock: world.clock,
             entropy: world.entropy,
             draining: shutdown.draining.clone(),
         }));
-        let queue = |name| -> Arc<dyn JobQueue> { Arc::new(SqlJobQueue::new(db.clone(), name)) };
-        let queues = [queue(PENDING_QUEUE), queue(LEDGER_QUEUE)];
+        let ledger_jobs = Arc::new(SqlJobQueue::new(db.clone(), LEDGER_QUEUE));
+        let queues: [Arc<dyn JobQueue>; 2] = [fast_path.jobs, ledger_jobs];
         let workers = queues
             .clone()
             .map(|queue| Worker::new(services.clone(), queue));
@@ -99,7 +99,20 @@ impl Core {
             workers,
             shutdown,
             db,
+            redis: fast_path.redis,
         })
+    }
+
+    /// Whether the servers are fit for what they are to keep. Opening does not ask: an operator's command
+    /// must work while Redis does not.
+    ///
+    /// # Errors
+    /// Says what to change.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        if let Some(redis) = &self.redis {
+            redis.check(|| self.services.clock.now()).await?;
+        }
+        Ok(())
     }
 
     /// Opens the database after bringing it to this program's schema.
@@ -169,6 +182,7 @@ impl Server {
         .run();
         let probe: Arc<dyn Readiness> = Arc::new(Probe {
             db: core.db.clone(),
+            redis: core.redis.clone(),
             services: core.services.clone(),
         });
         let probe = Data::new(probe);
@@ -266,191 +280,4 @@ impl Server {
         tracing::info!("drained");
         Ok(())
     }
-}
-
-struct Probe {
-    db: Db,
-    services: Arc<Services>,
-}
-
-#[async_trait]
-impl Readiness for Probe {
-    async fn missing(&self) -> Option<&'static str> {
-        if self.services.draining.is_cancelled() {
-            return Some("draining");
-        }
-        let waited = SystemClock.now().plus(PROBE_TIMEOUT);
-        let database = tokio::select! {
-            now = self.db.now() => now,
-            () = SystemClock.sleep_until(waited) => return Some("the database is slow"),
-        };
-        let Ok(database) = database else {
-            return Some("the database is unreachable");
-        };
-        let now = self.services.clock.now();
-        let apart = now.since(database).max(database.since(now));
-        (apart > MAX_CLOCK_DIFFERENCE).then_some("the database's clock and ours differ by over 2 s")
-    }
-
-    fn metrics(&self) -> String {
-        telemetry::metrics().render()
-    }
-}
-
-fn policy(config: &Config) -> anyhow::Result<Policy> {
-    Ok(Policy {
-        issuer: config.server.issuer.clone(),
-        default_expiry: config.ciba.default_expiry,
-        max_expiry: config.ciba.max_expiry,
-        interval: config.ciba.interval,
-        open_requests_per_user: config.ciba.open_requests_per_user,
-        max_long_poll: config.ciba.max_long_poll,
-        held_polls_per_client: config.ciba.held_polls_per_client,
-        access_token_lifetime: config.tokens.access_token_lifetime,
-        id_token_lifetime: config.tokens.id_token_lifetime,
-        redelivery: config.ciba.redelivery,
-        enrolment_lifetime: config.devices.enrolment_lifetime,
-        confirm_devices: config.devices.confirm,
-        client_cache: config.clients.cache,
-        refresh_token_lifetime: config.tokens.refresh_token_lifetime,
-        refresh_grace: config.tokens.refresh_grace,
-        id_token_hint_lifetime: config.ciba.id_token_hint_lifetime,
-        hint_issuers: hint_issuers(config)?,
-        cancel_endpoint: config.ciba.cancel_endpoint,
-    })
-}
-
-fn hint_issuers(config: &Config) -> anyhow::Result<Vec<HintIssuer>> {
-    let read = |issuer: &crate::config::HintIssuer| {
-        let file = &issuer.jwks_file;
-        let text = std::fs::read(file)
-            .with_context(|| format!("ciba.hint_issuers: cannot read {file}"))?;
-        let keys = ClientKeySet::parse(&text).with_context(|| {
-            format!("ciba.hint_issuers: {file} is not a JWK set of public keys")
-        })?;
-        Ok(HintIssuer {
-            issuer: issuer.issuer.clone(),
-            algorithm: issuer.algorithm,
-            keys,
-        })
-    };
-    config.ciba.hint_issuers.iter().map(read).collect()
-}
-
-/// Calls to others: strict, but for loopback in dev mode.
-fn outbound(config: &Config) -> anyhow::Result<Outbound> {
-    let settings = &config.outbound;
-    let extra_roots = match settings.extra_roots_file.as_str() {
-        "" => Vec::new(),
-        file => {
-            use rustls::pki_types::CertificateDer;
-            use rustls::pki_types::pem::PemObject as _;
-            let unreadable =
-                || format!("outbound.extra_roots_file: cannot read certificates from {file}");
-            let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
-                .with_context(unreadable)?
-                .collect();
-            certificates
-                .with_context(unreadable)?
-                .iter()
-                .map(|der| der.to_vec())
-                .collect()
-        }
-    };
-    let networks: Result<Vec<_>, _> = settings
-        .internal_networks
-        .iter()
-        .map(|network| network.parse())
-        .collect();
-    Ok(Outbound::new(OutboundPolicy {
-        allow_loopback_http: config.server.mode == Mode::Dev,
-        extra_roots,
-        allowed_ports: settings.allowed_ports.clone(),
-        internal_networks: networks.context("outbound.internal_networks")?,
-    })?)
-}
-
-/// Reads the key ring, after making the keys that a new database lacks.
-async fn open_key_ring(config: &Config, db: &Db, world: &World) -> anyhow::Result<KeyRing> {
-    let table = KeyTable::new(db.clone());
-    let stored = table.all().await?;
-    let deployment = || deployment_key(config, &*world.entropy, stored.is_empty());
-    let open = |records: &[KeyRecord], now| -> anyhow::Result<KeyRing> {
-        KeyRing::open(records, deployment()?, config.keys.policy(), now)
-            .context("the key ring does not open; check keys.deployment_key")
-    };
-    let now = world.clock.now();
-    let new = generate_missing(&stored, &deployment()?, &*world.entropy, now);
-    if !new.is_empty() {
-        let names: Vec<String> = new
-            .iter()
-            .map(|key| format!("{} v{}", key.purpose, key.version))
-            .collect();
-        let entry = AuditEntry {
-            kind: "keys.generated",
-            at: now,
-            payload: serde_json::json!({ "keys": names }),
-            salt: world.entropy.bytes(),
-        };
-        // Nothing is written unless all of them open together: a new key under a wrong deployment key
-        // would lock out the right one.
-        open(&[stored.clone(), new.clone()].concat(), now)?;
-        table.insert_first(&new, entry).await?;
-    }
-    open(&table.all().await?, now)
-}
-
-fn deployment_key(
-    config: &Config,
-    entropy: &dyn Entropy,
-    new_database: bool,
-) -> anyhow::Result<DeploymentKey> {
-    let text = match config.deployment_key() {
-        Some(key) => key.expose().to_owned(),
-        None => {
-            anyhow::ensure!(
-                config.server.mode == Mode::Dev,
-                "production needs keys.deployment_key"
-            );
-            dev_deployment_key(&config.dev_key_file(), entropy, new_database)?
-        }
-    };
-    DeploymentKey::parse(&text).context(
-        "keys.deployment_key is not 32 bytes of base64url; see config/default.toml for how to make one",
-    )
-}
-
-/// Reads the key that dev mode made, or makes it.
-fn dev_deployment_key(
-    path: &Path,
-    entropy: &dyn Entropy,
-    new_database: bool,
-) -> anyhow::Result<String> {
-    if let Ok(text) = std::fs::read_to_string(path) {
-        return Ok(text.trim().to_owned());
-    }
-    anyhow::ensure!(
-        new_database,
-        "there is no deployment key at {}, but the database has been set up with one: \
-         set keys.deployment_key_file to where it is",
-        path.display()
-    );
-    let key = base64url(&entropy.bytes::<32>());
-    let write = || -> std::io::Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(key.as_bytes())
-    };
-    write().with_context(|| format!("cannot write a deployment key to {}", path.display()))?;
-    tracing::warn!(
-        file = %path.display(),
-        "DEV MODE: made a deployment key beside the data; production keeps it elsewhere"
-    );
-    Ok(key)
 }

@@ -19,6 +19,7 @@ pub const DEFAULTS: &str = include_str!("../config/default.toml");
 pub struct Config {
     pub server: Server,
     pub database: Database,
+    pub redis: Redis,
     pub keys: Keys,
     pub ciba: Ciba,
     pub tokens: Tokens,
@@ -58,6 +59,25 @@ pub struct Database {
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Database(…)")
+    }
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// Empty: pending requests live in the database.
+    pub url: String,
+    pub url_file: String,
+    pub prefix: String,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    pub root_file: String,
+}
+
+/// A Redis URL may hold a password.
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Redis(…)")
     }
 }
 
@@ -174,8 +194,9 @@ impl From<config::ConfigError> for ConfigError {
 
 /// Settings that can also stand in a file of their own. Within one layer the file wins; a later layer
 /// that names either replaces both.
-const WITH_FILE: [(&str, &str); 2] = [
+const WITH_FILE: [(&str, &str); 3] = [
     ("database.url", "database.url_file"),
+    ("redis.url", "redis.url_file"),
     ("keys.deployment_key", "keys.deployment_key_file"),
 ];
 
@@ -232,6 +253,9 @@ impl Config {
         if !self.database.url_file.is_empty() {
             self.database.url = read("database.url_file", &self.database.url_file)?;
         }
+        if !self.redis.url_file.is_empty() {
+            self.redis.url = read("redis.url_file", &self.redis.url_file)?;
+        }
         // In dev mode the key file is made on the first run.
         let key_file = &self.keys.deployment_key_file;
         let to_be_made = self.server.mode == Mode::Dev && !Path::new(key_file).exists();
@@ -263,6 +287,17 @@ impl Config {
             return invalid(
                 "keys.deployment_key",
                 "is not 32 bytes of base64url; see config/default.toml for how to make them",
+            );
+        }
+        let timeout = self.redis.timeout;
+        if timeout < Duration::from_millis(50) || timeout > Duration::from_secs(5) {
+            return invalid("redis.timeout", "must be from 50ms to 5s");
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+        if self.redis.prefix.is_empty() || !self.redis.prefix.bytes().all(plain) {
+            return invalid(
+                "redis.prefix",
+                "must be letters, digits, and any of - _ . :",
             );
         }
         if self.ciba.interval < Duration::from_secs(1) {

@@ -27,6 +27,7 @@ impl Doctor {
         match context.core().await {
             Ok(core) => {
                 findings.push(clock(&core).await);
+                findings.push(redis(&core).await);
                 findings.push(keys(&core).await);
                 findings.push(queues(&core).await);
                 core.db.close().await;
@@ -90,6 +91,18 @@ async fn clock(core: &Core) -> Finding {
     };
     Finding {
         what: "database",
+        state,
+    }
+}
+
+async fn redis(core: &Core) -> Finding {
+    let state = match (&core.redis, core.check().await) {
+        (None, _) => Ok("not used: pending requests live in the database, for one node".into()),
+        (Some(_), Ok(())) => Ok("fit for its task; its clock and ours agree".into()),
+        (Some(_), Err(error)) => Err(error.to_string()),
+    };
+    Finding {
+        what: "Redis",
         state,
     }
 }

@@ -26,6 +26,7 @@ impl Serve {
         } else {
             Core::open(&config, World::real()).await?
         };
+        core.check().await?;
         Server::listen(core, &config, listeners)?.run().await
     }
 }

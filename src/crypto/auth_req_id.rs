@@ -9,7 +9,7 @@
 
 use super::mac::{MacKey, equal};
 use super::{base64url, from_base64url, sha256};
-use crate::domain::{AuthReqId, ClientId, Partition, RequestId, Timestamp};
+use crate::domain::{AuthReqId, ClientId, Partition, RequestId, RequestKey, Timestamp};
 
 const EXPIRY: std::ops::Range<usize> = 2..8;
 const RANDOM: std::ops::Range<usize> = 8..40;
@@ -21,6 +21,16 @@ pub struct Handle {
     pub request_id: RequestId,
     pub partition: Partition,
     pub expires_at: Timestamp,
+}
+
+impl Handle {
+    /// Where the request is found.
+    pub const fn key(&self) -> RequestKey {
+        RequestKey {
+            partition: self.partition,
+            id: self.request_id,
+        }
+    }
 }
 
 /// The name of a handle everywhere but on the wire.

@@ -1,6 +1,6 @@
 //! Enrolled phones and the keys they sign with.
 
-use super::{DeviceId, Secret, SignatureAlgorithm, Timestamp, UserId};
+use super::{DeviceId, Partition, Secret, SignatureAlgorithm, Timestamp, UserId};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Device {
     pub id: DeviceId,
     pub user_id: UserId,
+    /// Where its person lives.
+    pub partition: Partition,
     pub state: DeviceState,
     pub key: PublicKey,
     pub description: DeviceDescription,

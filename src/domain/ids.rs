@@ -110,6 +110,13 @@ impl<'de> Deserialize<'de> for RequestId {
 #[serde(transparent)]
 pub struct Partition(pub u8);
 
+/// Where a request is found: the partition of its person, and its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestKey {
+    pub partition: Partition,
+    pub id: RequestId,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ pub enum Job {
     /// Wake the person's devices for a request.
     NotifyDevice {
         request_id: RequestId,
+        partition: Partition,
         user_id: UserId,
         expires_at: Timestamp,
     },
@@ -43,6 +44,15 @@ impl Job {
         match self {
             Self::NotifyDevice { request_id, .. } => format!("notify_device:{request_id}"),
             Self::NotifyClient { request_id, .. } => format!("notify_client:{request_id}"),
+        }
+    }
+
+    /// Where its person lives.
+    pub const fn partition(&self) -> Partition {
+        match self {
+            Self::NotifyDevice { partition, .. } | Self::NotifyClient { partition, .. } => {
+                *partition
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::approval::DenyReason;
 use super::client::DeliveryMode;
-use super::{ClientId, DeviceId, Partition, RequestId, Timestamp, UserId};
+use super::{ClientId, DeviceId, Partition, RequestId, RequestKey, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
 text_enum! {
@@ -40,6 +40,16 @@ pub struct DecidedRequest {
     pub decided_at: Timestamp,
     pub expires_at: Timestamp,
     pub evidence: Evidence,
+}
+
+impl DecidedRequest {
+    /// Where the request is found.
+    pub const fn key(&self) -> RequestKey {
+        RequestKey {
+            partition: self.partition,
+            id: self.request_id,
+        }
+    }
 }
 
 /// The snapshot that redemption and delivery need, and what proves the decision.

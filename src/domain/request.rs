@@ -13,7 +13,9 @@
 
 use super::client::DeliveryMode;
 use super::outcome::Issuance;
-use super::{BindingMessage, ClientId, Outcome, Partition, RequestId, Scope, Timestamp, UserId};
+use super::{
+    BindingMessage, ClientId, Outcome, Partition, RequestId, RequestKey, Scope, Timestamp, UserId,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -55,6 +57,14 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Where the request is found.
+    pub const fn key(&self) -> RequestKey {
+        RequestKey {
+            partition: self.partition,
+            id: self.id,
+        }
+    }
+
     /// Until when an approval can be redeemed.
     pub fn redeemable_until(&self) -> Timestamp {
         redeemable_until(self.expires_at)
@@ -83,6 +93,18 @@ impl State {
     /// Whether nothing can happen any more.
     pub const fn is_terminal(self) -> bool {
         !matches!(self, Self::Pending | Self::Approved)
+    }
+
+    /// The stored state as it stands at `now`, for a request that ends at `expires_at`: what has run
+    /// out is expired.
+    #[must_use]
+    pub fn at(self, expires_at: Timestamp, now: Timestamp) -> Self {
+        let end = match self {
+            Self::Pending => expires_at,
+            Self::Approved => redeemable_until(expires_at),
+            _ => return self,
+        };
+        if now < end { self } else { Self::Expired }
     }
 }
 
@@ -132,19 +154,8 @@ impl BackchannelRequest {
     /// The request as it stands at `now`: what has run out is expired.
     #[must_use]
     pub fn at(self, now: Timestamp) -> Self {
-        let end = match self.state {
-            State::Pending => self.facts.expires_at,
-            State::Approved => self.facts.redeemable_until(),
-            _ => return self,
-        };
-        if now < end {
-            self
-        } else {
-            Self {
-                state: State::Expired,
-                ..self
-            }
-        }
+        let state = self.state.at(self.facts.expires_at, now);
+        Self { state, ..self }
     }
 
     /// Applies an event at `now`.

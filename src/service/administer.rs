@@ -183,6 +183,6 @@ impl Services {
         let entry = self.entry("user.locked", now, json!({ "user": user.id }));
         self.directory.lock_user(user, now, entry).await?;
         // Also when somebody else locked first: their cancelling may have been interrupted.
-        self.cancel_all(&user.id, "user locked").await
+        self.cancel_all(user, "user locked").await
     }
 }

@@ -4,7 +4,7 @@ use super::authenticate_client::AuthenticatedClient;
 use super::{Services, log_id};
 use crate::domain::outcome::{DecidedRequest, Evidence, Issuance};
 use crate::domain::request::{BackchannelRequest, Event, State};
-use crate::domain::{AuthReqId, Outcome, RequestId, UserId};
+use crate::domain::{AuthReqId, Outcome, RequestKey, User};
 use crate::store::StoreError;
 use crate::store::sql::ledger::{Recorded, Redemption};
 use serde_json::json;
@@ -41,10 +41,7 @@ impl Services {
             .keys
             .open_auth_req_id(&client.id, id)
             .ok_or(CancelError::InvalidGrant)?;
-        match self
-            .cancel(handle.request_id, "cancelled by the client")
-            .await?
-        {
+        match self.cancel(handle.key(), "cancelled by the client").await? {
             Cancelled::Yes => Ok(()),
             Cancelled::TooLate(_) | Cancelled::Unknown => Err(CancelError::TooLate),
         }
@@ -52,17 +49,21 @@ impl Services {
 
     /// Cancels a request. From then on, whatever races with it, it yields no tokens, unless it had
     /// yielded them before. Cancelling twice is cancelling once.
-    pub async fn cancel(&self, id: RequestId, why: &'static str) -> Result<Cancelled, StoreError> {
+    pub async fn cancel(
+        &self,
+        key: RequestKey,
+        why: &'static str,
+    ) -> Result<Cancelled, StoreError> {
         let now = self.clock.now();
-        let Some(request) = self.pending.find(id, now).await? else {
-            return self.cancel_decided(id, why).await;
+        let Some(request) = self.pending.find(key, now).await? else {
+            return self.cancel_decided(key, why).await;
         };
         match request
             .clone()
             .apply(Event::Decide(Outcome::Cancelled), now)
         {
             Ok(_) if request.state == State::Pending => self.cancel_pending(request, why).await,
-            Ok(_) => self.cancel_decided(id, why).await,
+            Ok(_) => self.cancel_decided(key, why).await,
             Err(refused) => Ok(match refused.from {
                 State::Cancelled => Cancelled::Yes,
                 from => Cancelled::TooLate(from),
@@ -71,8 +72,9 @@ impl Services {
     }
 
     /// Cancels every open request of a person.
-    pub async fn cancel_all(&self, user: &UserId, why: &'static str) -> Result<usize, StoreError> {
-        let open = self.pending.open_for(user, self.clock.now()).await?;
+    pub async fn cancel_all(&self, user: &User, why: &'static str) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let open = self.pending.open_for(&user.id, user.partition, now).await?;
         let count = open.len();
         for request in open {
             self.cancel_pending(request, why).await?;
@@ -125,32 +127,29 @@ impl Services {
             Recorded::First => {
                 tracing::info!(request = log_id(facts.id), why, "request cancelled");
                 metrics::counter!("assent_decisions_total", "outcome" => "cancelled").increment(1);
-                self.project(facts.id, State::Cancelled).await;
+                self.project(facts.key(), State::Cancelled).await;
                 self.jobs_ready.notify_waiters();
                 Ok(Cancelled::Yes)
             }
-            Recorded::Lost(_) => self.cancel_decided(facts.id, why).await,
+            Recorded::Lost(_) => self.cancel_decided(facts.key(), why).await,
         }
     }
 
     /// Something was decided: an approval that nobody has redeemed can still be withdrawn.
     async fn cancel_decided(
         &self,
-        id: RequestId,
+        key: RequestKey,
         why: &'static str,
     ) -> Result<Cancelled, StoreError> {
-        let Some((decided, _)) = self.ledger.lookup(id).await? else {
-            return Ok(Cancelled::Unknown);
-        };
         let now = self.clock.now();
         match self
             .ledger
-            .begin_redemption(id, decided.partition, now)
+            .begin_redemption(key.id, key.partition, now)
             .await?
         {
             Redemption::Open(open) => {
                 self.void(*open, why, now).await?;
-                self.project(id, State::Cancelled).await;
+                self.project(key, State::Cancelled).await;
                 Ok(Cancelled::Yes)
             }
             Redemption::NotApproved(Outcome::Cancelled) => Ok(Cancelled::Yes),

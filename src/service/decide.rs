@@ -9,7 +9,7 @@ use crate::domain::challenge::{CHALLENGE_TYP, ChallengeClient, Matching};
 use crate::domain::display;
 use crate::domain::outcome::{DecidedRequest, Evidence};
 use crate::domain::request::{BackchannelRequest, Event, Facts, State};
-use crate::domain::{Approval, Challenge, Decision, Outcome, RequestId, Timestamp};
+use crate::domain::{Approval, Challenge, Decision, Outcome, RequestId, RequestKey, Timestamp};
 use crate::failpoint;
 use crate::store::StoreError;
 use crate::store::sql::ledger::Recorded;
@@ -59,7 +59,7 @@ impl Services {
     pub async fn inbox(&self, device: &AuthenticatedDevice) -> Result<Vec<InboxItem>, StoreError> {
         let open = self
             .pending
-            .open_for(&device.user_id, self.clock.now())
+            .open_for(&device.user_id, device.partition, self.clock.now())
             .await?;
         let item = |request: BackchannelRequest| InboxItem {
             id: request.facts.id,
@@ -277,7 +277,7 @@ impl Services {
         );
         metrics::counter!("assent_decisions_total", "outcome" => decided.outcome.as_str())
             .increment(1);
-        self.project(id, decided.outcome.into()).await;
+        self.project(decided.key(), decided.outcome.into()).await;
         self.jobs_ready.notify_waiters();
         failpoint::hit("decide.after_projection");
         Ok(decision)
@@ -285,9 +285,9 @@ impl Services {
 
     /// Tells the projection what the Ledger already knows. Its failure is no failure: the next sweep
     /// says it again.
-    pub(super) async fn project(&self, id: RequestId, state: State) {
-        if let Err(error) = self.pending.project(id, state).await {
-            tracing::warn!(request = log_id(id), %error, "projection failed; the sweep will repeat it");
+    pub(super) async fn project(&self, key: RequestKey, state: State) {
+        if let Err(error) = self.pending.project(key, state).await {
+            tracing::warn!(request = log_id(key.id), %error, "projection failed; the sweep will repeat it");
         }
     }
 
@@ -298,7 +298,11 @@ impl Services {
         id: RequestId,
         now: Timestamp,
     ) -> Result<Option<BackchannelRequest>, StoreError> {
-        let request = self.pending.find(id, now).await?;
+        let key = RequestKey {
+            partition: device.partition,
+            id,
+        };
+        let request = self.pending.find(key, now).await?;
         Ok(request.filter(|request| request.facts.user_id == device.user_id))
     }
 

@@ -147,6 +147,7 @@ impl Services {
         let device = Device {
             id,
             user_id: user.id.clone(),
+            partition: user.partition,
             state,
             key,
             description: request.description.clone(),

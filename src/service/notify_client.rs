@@ -34,11 +34,7 @@ pub enum Delivered {
 
 impl Services {
     /// Sends what there is to say about a decided request.
-    pub async fn notify_client(
-        &self,
-        id: RequestId,
-        partition: Partition,
-    ) -> Result<Delivered, StoreError> {
+    pub async fn notify_client(&self, id: RequestId) -> Result<Delivered, StoreError> {
         let Some((decided, used)) = self.ledger.lookup(id).await? else {
             return Ok(Delivered::Done);
         };
@@ -49,7 +45,7 @@ impl Services {
         let state = used
             .as_ref()
             .map_or_else(|| decided.outcome.into(), |used| used.kind.into());
-        self.project(id, state).await;
+        self.project(decided.key(), state).await;
         match client.registration.delivery.clone() {
             Delivery::Poll => Ok(Delivered::Done),
             Delivery::Ping { endpoint } => {
@@ -58,10 +54,7 @@ impl Services {
             }
             Delivery::Push { endpoint } => {
                 let now = self.clock.now();
-                match self
-                    .pushed_body(&client, &decided, used, partition, now)
-                    .await?
-                {
+                match self.pushed_body(&client, &decided, used, now).await? {
                     None => Ok(Delivered::Done),
                     Some(body) => {
                         let delivered = self.deliver(&client, &endpoint, &decided, body).await?;
@@ -106,7 +99,6 @@ impl Services {
         client: &Client,
         decided: &DecidedRequest,
         used: Option<UsedApproval>,
-        partition: Partition,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError> {
         let error = |code: &str, description: &str| {
@@ -125,17 +117,12 @@ impl Services {
                 error("transaction_failed", "the approval was withdrawn")
             }
             Some(used) => Ok(used.response.map(|response| response.expose().to_owned())),
-            None => {
-                match self
-                    .redeem_via(client, decided.request_id, partition, Via::Push, now)
-                    .await
-                {
-                    Ok(response) => Ok(Some(response.expose().to_owned())),
-                    Err(PollError::Store(error)) => Err(error),
-                    Err(PollError::Expired) => error("expired_token", "the request has expired"),
-                    Err(_) => error("transaction_failed", "the approval was withdrawn"),
-                }
-            }
+            None => match self.redeem_via(client, decided.key(), Via::Push, now).await {
+                Ok(response) => Ok(Some(response.expose().to_owned())),
+                Err(PollError::Store(error)) => Err(error),
+                Err(PollError::Expired) => error("expired_token", "the request has expired"),
+                Err(_) => error("transaction_failed", "the approval was withdrawn"),
+            },
         }
     }
 

@@ -4,7 +4,7 @@ use super::{Services, log_device, log_id};
 use crate::crypto::sha256;
 use crate::domain::device::DeviceState;
 use crate::domain::request::State;
-use crate::domain::{RequestId, Timestamp, UserId};
+use crate::domain::{RequestId, RequestKey, Timestamp, UserId};
 use crate::push::{PushMessage, PushOutcome};
 use crate::store::StoreError;
 
@@ -21,11 +21,12 @@ impl Services {
     /// Sends a push to every active device of the person, if the request is still waiting.
     pub async fn notify_device(
         &self,
-        id: RequestId,
+        key: RequestKey,
         user: &UserId,
         expires_at: Timestamp,
     ) -> Result<Notified, StoreError> {
-        let request = self.pending.find(id, self.clock.now()).await?;
+        let id = key.id;
+        let request = self.pending.find(key, self.clock.now()).await?;
         if request.is_none_or(|request| request.state != State::Pending) {
             return Ok(Notified::Done);
         }

@@ -19,7 +19,7 @@ impl Services {
             self.pending.project_all(&page).await?;
             seen += page.len();
             match page.last() {
-                Some((last, _)) if page.len() == PAGE as usize => after = Some(*last),
+                Some((last, _)) if page.len() == PAGE as usize => after = Some(last.id),
                 _ => return Ok(seen),
             }
         }

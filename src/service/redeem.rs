@@ -14,12 +14,12 @@ use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::pacing::Pace;
 use crate::domain::request::State;
 use crate::domain::{
-    Approval, AuthReqId, Challenge, Client, Decision, Outcome, Partition, RequestId, Secret,
+    Approval, AuthReqId, Challenge, Client, Decision, Outcome, RequestId, RequestKey, Secret,
     Timestamp,
 };
 use crate::failpoint;
 use crate::store::sql::ledger::{IssuedTokens, OpenRedemption, Redemption, UsedApproval};
-use crate::store::{PollKind, StoreError};
+use crate::store::{Poll, StoreError};
 use serde_json::json;
 use std::time::Duration;
 
@@ -65,28 +65,24 @@ impl Services {
             .keys
             .open_auth_req_id(&client.id, id)
             .ok_or(PollError::InvalidGrant)?;
-        let request_id = handle.request_id;
-        let replaced = self.held.replace(request_id);
-        let kind = if replaced {
-            PollKind::Replacing
-        } else {
-            PollKind::Ordinary
+        let wait = wait
+            .unwrap_or(client.registration.long_poll)
+            .min(self.policy.max_long_poll);
+        let held_until = (!wait.is_zero()).then(|| started.plus(wait));
+        let poll = Poll {
+            replaces: self.held.replace(handle.request_id),
+            held_until,
         };
-        match self.pending.poll(request_id, kind, started).await? {
-            None => self.forgotten(client, &handle, started).await,
-            Some((request, _)) if request.state != State::Pending => {
-                self.settled(client, &handle, request.state, started).await
+        let Some(polled) = self.pending.poll(handle.key(), poll, started).await? else {
+            return self.forgotten(client, &handle, started).await;
+        };
+        match (polled.state, polled.pace, held_until) {
+            (State::Pending, Pace::Broken, _) => Err(PollError::SlowDown),
+            (State::Pending, Pace::Kept, None) => Err(PollError::Pending),
+            (State::Pending, Pace::Kept, Some(until)) => {
+                self.wait(client, &handle, polled.number, until).await
             }
-            Some((_, Pace::Broken)) => Err(PollError::SlowDown),
-            Some((_, Pace::Kept)) => {
-                let wait = wait
-                    .unwrap_or(client.registration.long_poll)
-                    .min(self.policy.max_long_poll);
-                if wait.is_zero() {
-                    return Err(PollError::Pending);
-                }
-                self.wait(client, &handle, started.plus(wait)).await
-            }
+            (state, _, _) => self.settled(client, &handle, state, started).await,
         }
     }
 
@@ -97,6 +93,7 @@ impl Services {
         &self,
         client: &AuthenticatedClient,
         handle: &Handle,
+        number: u64,
         until: Timestamp,
     ) -> Result<Secret, PollError> {
         let limit = self.policy.held_polls_per_client;
@@ -106,13 +103,14 @@ impl Services {
         let mut changes = self.pending.watch(handle.request_id);
         loop {
             let now = self.clock.now();
-            match self.pending.find(handle.request_id, now).await? {
-                None => return self.forgotten(client, handle, now).await,
-                Some(request) if request.state != State::Pending => {
-                    return self.settled(client, handle, request.state, now).await;
-                }
-                Some(_) if now >= until => return Err(PollError::Pending),
-                Some(_) => {}
+            let Some(standing) = self.pending.standing(handle.key(), now).await? else {
+                return self.forgotten(client, handle, now).await;
+            };
+            if standing.state != State::Pending {
+                return self.settled(client, handle, standing.state, now).await;
+            }
+            if now >= until || standing.newest_poll != number {
+                return Err(PollError::Pending);
             }
             let next = until.min(handle.expires_at).min(now.plus(RECHECK));
             tokio::select! {
@@ -168,34 +166,28 @@ impl Services {
         handle: &Handle,
         now: Timestamp,
     ) -> Result<Secret, PollError> {
-        self.redeem_via(
-            client,
-            handle.request_id,
-            handle.partition,
-            Via::TokenEndpoint,
-            now,
-        )
-        .await
+        self.redeem_via(client, handle.key(), Via::TokenEndpoint, now)
+            .await
     }
 
     /// Redeems an approval for its client: whoever comes first gets the tokens, nobody after.
     pub(super) async fn redeem_via(
         &self,
         client: &Client,
-        id: RequestId,
-        partition: Partition,
+        key: RequestKey,
         via: Via,
         now: Timestamp,
     ) -> Result<Secret, PollError> {
+        let RequestKey { partition, id } = key;
         failpoint::hit("redeem.before_ledger");
         let open = match self.ledger.begin_redemption(id, partition, now).await? {
             Redemption::Open(open) => open,
             Redemption::Used(used) => {
-                self.project(id, used.kind.into()).await;
+                self.project(key, used.kind.into()).await;
                 return self.used(used, now);
             }
             Redemption::NotApproved(outcome) => {
-                self.project(id, outcome.into()).await;
+                self.project(key, outcome.into()).await;
                 return Err(PollError::Denied);
             }
             Redemption::Expired | Redemption::Undecided => return Err(PollError::Expired),
@@ -230,7 +222,8 @@ impl Services {
         tokens: IssuedTokens,
         now: Timestamp,
     ) -> Result<(), PollError> {
-        let id = open.decided.request_id;
+        let key = open.decided.key();
+        let id = key.id;
         let token_id = tokens.access.token.id.clone();
         let payload = json!({
             "request": id,
@@ -256,7 +249,7 @@ impl Services {
             Err(error) => return Err(error.into()),
         }
         tracing::info!(request = log_id(id), "tokens issued");
-        self.project(id, State::Redeemed).await;
+        self.project(key, State::Redeemed).await;
         failpoint::hit("redeem.after_projection");
         Ok(())
     }
@@ -267,9 +260,9 @@ impl Services {
         why: &'static str,
         now: Timestamp,
     ) -> Result<Secret, PollError> {
-        let id = open.decided.request_id;
+        let key = open.decided.key();
         self.void(open, why, now).await?;
-        self.project(id, State::Cancelled).await;
+        self.project(key, State::Cancelled).await;
         Err(PollError::Denied)
     }
 

@@ -162,6 +162,7 @@ impl Services {
             facts,
             job: Job::NotifyDevice {
                 request_id: id,
+                partition: user.partition,
                 user_id: user.id,
                 expires_at,
             },

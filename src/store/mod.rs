@@ -3,15 +3,21 @@
 //! [`sql::Directory`] and [`sql::Ledger`] are the truth and live in SQL alone. Three more stores are
 //! traits, since they have two homes: SQL for the embedded server, Redis for scale.
 
+pub mod redis;
 pub mod sql;
+mod waiters;
 
 use crate::domain::job::Job;
 use crate::domain::pacing::Pace;
 use crate::domain::request::{BackchannelRequest, Facts, State};
-use crate::domain::{RequestId, Timestamp, UserId};
+use crate::domain::{Partition, RequestId, RequestKey, Timestamp, UserId};
 use async_trait::async_trait;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// How long a record outlives the time in which its approval can be redeemed, so that a late poll still
+/// gets the precise answer.
+const AFTERLIFE: Duration = Duration::from_secs(600);
 
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -57,18 +63,26 @@ pub trait PendingRequests: Send + Sync {
     /// already there is left alone and counts as created.
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError>;
 
-    /// A client's poll: the request as it stands, and whether the client kept the interval.
+    /// A client's poll: where the request stands, and whether the client kept the interval. It ends a
+    /// poll of the same request that another node holds.
     async fn poll(
         &self,
-        id: RequestId,
-        kind: PollKind,
+        key: RequestKey,
+        poll: Poll,
         now: Timestamp,
-    ) -> Result<Option<(BackchannelRequest, Pace)>, StoreError>;
+    ) -> Result<Option<Polled>, StoreError>;
+
+    /// Where a request stands that a poll is held for.
+    async fn standing(
+        &self,
+        key: RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<Standing>, StoreError>;
 
     /// The request as it stands.
     async fn find(
         &self,
-        id: RequestId,
+        key: RequestKey,
         now: Timestamp,
     ) -> Result<Option<BackchannelRequest>, StoreError>;
 
@@ -76,14 +90,19 @@ pub trait PendingRequests: Send + Sync {
     async fn open_for(
         &self,
         user: &UserId,
+        partition: Partition,
         now: Timestamp,
     ) -> Result<Vec<BackchannelRequest>, StoreError>;
 
     /// Writes what the Ledger says; idempotent. Wakes whoever waits for the request.
-    async fn project(&self, id: RequestId, state: State) -> Result<(), StoreError>;
+    async fn project(&self, key: RequestKey, state: State) -> Result<(), StoreError>;
 
     /// Writes many at once: what the sweep does. States that are right already cost nothing.
-    async fn project_all(&self, states: &[(RequestId, State)]) -> Result<(), StoreError>;
+    async fn project_all(&self, states: &[(RequestKey, State)]) -> Result<(), StoreError>;
+
+    /// True for one node in each `every`, so that not all of them repeat to the projection what the
+    /// Ledger knows.
+    async fn take_turn(&self, every: Duration) -> Result<bool, StoreError>;
 
     /// A receiver that is notified when the request may have changed. Subscribe before reading.
     fn watch(&self, id: RequestId) -> watch::Receiver<u64>;
@@ -132,12 +151,30 @@ pub enum Created {
     OverCap,
 }
 
-/// How a poll relates to one that is still being answered.
+/// How a poll begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Poll {
+    /// It ends one that this node holds, and so does not count as early.
+    pub replaces: bool,
+    /// Until when it will be held, if the request is still pending; `None`: it is answered at once.
+    pub held_until: Option<Timestamp>,
+}
+
+/// What a poll finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PollKind {
-    Ordinary,
-    /// It replaces a held poll, which does not count as early.
-    Replacing,
+pub struct Polled {
+    pub state: State,
+    pub pace: Pace,
+    /// Which poll of this request it is; tells it from a newer one.
+    pub number: u64,
+}
+
+/// What a held poll finds when it looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub state: State,
+    /// The [`Polled::number`] of the newest poll.
+    pub newest_poll: u64,
 }
 
 /// Work that is due at some time. A claim is a lease: the job comes back unless it is acknowledged.

@@ -1,8 +1,8 @@
 //! Work that nobody waits for: due jobs, and what is done every few seconds.
 
-use crate::domain::Job;
 use crate::domain::job::RetrySchedule;
 use crate::domain::key::RELOAD_EVERY;
+use crate::domain::{Job, RequestKey};
 use crate::service::Services;
 use crate::service::notify_client::Delivered;
 use crate::service::notify_device::Notified;
@@ -129,27 +129,30 @@ impl Worker {
         Ok(match job {
             Job::NotifyDevice {
                 request_id,
+                partition,
                 user_id,
                 expires_at,
             } => {
+                let key = RequestKey {
+                    partition: *partition,
+                    id: *request_id,
+                };
                 match self
                     .services
-                    .notify_device(*request_id, user_id, *expires_at)
+                    .notify_device(key, user_id, *expires_at)
                     .await?
                 {
                     Notified::Done => Attempt::Done,
                     Notified::Retry { reason } => Attempt::Again(reason),
                 }
             }
-            Job::NotifyClient {
-                request_id,
-                partition,
-                ..
-            } => match self.services.notify_client(*request_id, *partition).await? {
-                Delivered::Done => Attempt::Done,
-                Delivered::Retry { reason } => Attempt::Again(reason),
-                Delivered::Refused { reason } => Attempt::Never(reason),
-            },
+            Job::NotifyClient { request_id, .. } => {
+                match self.services.notify_client(*request_id).await? {
+                    Delivered::Done => Attempt::Done,
+                    Delivered::Retry { reason } => Attempt::Again(reason),
+                    Delivered::Refused { reason } => Attempt::Never(reason),
+                }
+            }
         })
     }
 }
@@ -177,7 +180,7 @@ pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
     let mut sweep_at = services.clock.now();
     while !stop.is_cancelled() {
         let now = services.clock.now();
-        report("reconcile", services.reconcile().await.map(drop));
+        report("reconcile", reconcile_in_turn(&services).await);
         if now >= sweep_at {
             sweep_at = now.plus(SWEEP_EVERY);
             report("sweep", services.sweep().await);
@@ -190,6 +193,15 @@ pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
             () = stop.cancelled() => {}
         }
     }
+}
+
+/// Of all nodes one does it, so that the Ledger is read once every two seconds and not by each of them.
+async fn reconcile_in_turn(services: &Services) -> Result<(), StoreError> {
+    // A little shorter than the pace, so that a node alone never misses its own turn.
+    if services.pending.take_turn(RECONCILE_EVERY * 3 / 4).await? {
+        services.reconcile().await?;
+    }
+    Ok(())
 }
 
 /// Until `stop`: takes in new, retired and revoked keys, and makes those that are due. Apart from the

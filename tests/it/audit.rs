@@ -5,8 +5,7 @@ mod tamper;
 
 use crate::support::house::entry;
 use crate::support::{
-    Backend, House, TestApp, all, approve, assert_oauth_error, assert_problem, deny, on_both,
-    request_id, show,
+    Backend, House, TestApp, all, approve, assert_oauth_error, assert_problem, deny, on_both, show,
 };
 use assent::crypto::audit_chain::{CHECKPOINT_TYP, Checkpoint};
 use assent::domain::user::Login;
@@ -51,10 +50,7 @@ async fn the_audit_tells_what_happened_and_is_signed_off(backend: Backend) {
     let denied = bank.start("alice").await;
     deny(&phone, &denied).await;
     let cancelled = bank.start("alice").await;
-    services
-        .cancel(request_id(&cancelled), "test")
-        .await
-        .unwrap();
+    app.cancel(&bank, &cancelled).await.unwrap();
 
     let kinds = async |partition: i64| {
         let rows = services.audit_log.rows(partition, 0, 100).await.unwrap();
@@ -143,7 +139,7 @@ async fn no_audit_row_no_decision(backend: Backend) {
         assert_oauth_error(&answer, 503, "temporarily_unavailable");
         assert!(answer.header("retry-after").is_some());
         for id in [&first, &second] {
-            let cancelled = app.services().cancel(request_id(id), "test").await;
+            let cancelled = app.cancel(&bank, id).await;
             assert!(cancelled.is_err(), "{cancelled:?}");
         }
         assert!(

@@ -2,8 +2,7 @@
 
 use crate::support::rp_endpoint::{Reply, RpEndpoint};
 use crate::support::{
-    Backend, RelyingParty, TestApp, approve, assert_oauth_error, deny, on_both, registration,
-    request_id, show,
+    Backend, RelyingParty, TestApp, approve, assert_oauth_error, deny, on_both, registration, show,
 };
 use assent::domain::Decision;
 use assent::domain::client::{Delivery, Grant, Registration};
@@ -295,10 +294,7 @@ async fn a_cancelled_approval_is_pushed_as_a_failure() {
     .await;
     let id = ask(&shop, "alice").await;
     approve(&phone, &id).await;
-    app.services()
-        .cancel(request_id(&id), "test")
-        .await
-        .unwrap();
+    app.cancel(&shop, &id).await.unwrap();
     app.run_jobs().await;
     assert_eq!(endpoint.received()[0].json()["error"], "transaction_failed");
 }

@@ -3,7 +3,7 @@
 use crate::support::{
     Backend, TestApp, approve, assert_oauth_error, deny, on_both, request_id, show,
 };
-use assent::domain::Decision;
+use assent::domain::{Decision, Partition, RequestId, RequestKey};
 use assent::phone::statement::KeySet;
 use assent::service::cancel::Cancelled;
 use assent::service::devices::Actor;
@@ -232,7 +232,7 @@ async fn a_lock_or_revocation_wins_over_an_approval(backend: Backend) {
 async fn cancelling_ends_a_request_at_any_point(backend: Backend) {
     let app = TestApp::new(backend).await;
     let (bank, _, phone) = app.cast().await;
-    let cancel = async |id: &str| app.services().cancel(request_id(id), "test").await.unwrap();
+    let cancel = async |id: &str| app.cancel(&bank, id).await.unwrap();
 
     let pending = bank.start("alice").await;
     assert_eq!(cancel(&pending).await, Cancelled::Yes);
@@ -254,7 +254,12 @@ async fn cancelling_ends_a_request_at_any_point(backend: Backend) {
     let denied = bank.start("alice").await;
     deny(&phone, &denied).await;
     assert!(matches!(cancel(&denied).await, Cancelled::TooLate(_)));
-    assert_eq!(cancel("nobody knows this").await, Cancelled::Unknown);
+    let unknown = RequestKey {
+        partition: Partition(7),
+        id: RequestId::from_bytes([0; 32]),
+    };
+    let cancelled = app.services().cancel(unknown, "test").await.unwrap();
+    assert_eq!(cancelled, Cancelled::Unknown);
 }
 
 async fn any_of_several_phones_may_answer(backend: Backend) {

@@ -1,6 +1,6 @@
 //! Many at once on one request: one outcome, one issuance, on both databases.
 
-use crate::support::{Backend, TestApp, all, approve, on_both, request_id, show};
+use crate::support::{Backend, TestApp, all, approve, on_both, show};
 use assent::domain::Decision;
 use assent::phone::http::Answer;
 use assent::service::cancel::Cancelled;
@@ -45,7 +45,7 @@ async fn approve_deny_and_cancel_race_to_one_outcome(backend: Backend) {
         let (approved, denied, cancelled, polled) = tokio::join!(
             first.try_answer(&on_first, Decision::Approve, None),
             second.try_answer(&on_second, Decision::Deny, None),
-            app.services().cancel(request_id(&id), "race"),
+            app.cancel(&bank, &id),
             bank.poll(&id),
         );
         let (approved, denied) = (approved.unwrap().status, denied.unwrap().status);

@@ -140,6 +140,10 @@ impl Db {
         }
     }
 
+    pub(super) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     pub const fn dialect_name(&self) -> &'static str {
         self.dialect.name()
     }

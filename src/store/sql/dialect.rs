@@ -99,6 +99,29 @@ impl Dialect {
         }
     }
 
+    /// Claims due jobs of a queue. PostgreSQL passes over the rows that a rival is taking: waiting for
+    /// them, two claims of several jobs can block each other for good. Materialised, since a limit that
+    /// is worked out again for each row limits nothing.
+    pub const fn claim_jobs(self) -> &'static str {
+        macro_rules! claim {
+            ($lock:literal) => {
+                concat!(
+                    "WITH due AS MATERIALIZED \
+                     (SELECT id FROM jobs WHERE queue = $2 AND due_at <= $3 AND dead_at IS NULL \
+                      ORDER BY due_at, id LIMIT $4",
+                    $lock,
+                    ") UPDATE jobs SET due_at = $1, attempts = attempts + 1 \
+                     WHERE queue = $2 AND id IN (SELECT id FROM due) \
+                     RETURNING id, attempts, payload"
+                )
+            };
+        }
+        match self {
+            Self::Sqlite => claim!(""),
+            Self::Postgres => claim!(" FOR UPDATE SKIP LOCKED"),
+        }
+    }
+
     /// SQLite's migrator takes no lock of its own, so all of it runs in one locked transaction;
     /// PostgreSQL's advisory lock must be left alone: wrapped, it would end before the commit.
     pub const fn migrates_in_transaction(self) -> bool {

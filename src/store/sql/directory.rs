@@ -73,7 +73,8 @@ macro_rules! select {
     (devices $rest:literal) => {
         concat!(
             "SELECT id, user_id, state, public_jwk, label, platform, app_version, os_version, \
-             push_target, created_at, revoked_at FROM devices ",
+             push_target, created_at, revoked_at, \
+             (SELECT partition FROM users WHERE users.id = devices.user_id) AS partition FROM devices ",
             $rest
         )
     };
@@ -621,6 +622,7 @@ impl Directory {
         };
         Ok(Device {
             user_id: UserId::new(row.text("user_id")?),
+            partition: Partition(row.small("partition")?),
             state: row.parse("state")?,
             key: row.parse_with("public_jwk", read_key)?,
             description: DeviceDescription {

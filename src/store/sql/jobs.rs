@@ -92,21 +92,13 @@ impl JobQueue for SqlJobQueue {
         now: Timestamp,
     ) -> Result<Vec<ClaimedJob>, StoreError> {
         let mut tx = self.db.begin().await?;
-        // The guard stands in both places: on PostgreSQL the inner one is not looked at again after a
-        // rival's update, and without the outer one a job is claimed many times.
-        let rows = sqlx::query(
-            "UPDATE jobs SET due_at = $1, attempts = attempts + 1 \
-             WHERE queue = $2 AND due_at <= $3 AND dead_at IS NULL AND id IN \
-             (SELECT id FROM jobs WHERE queue = $2 AND due_at <= $3 AND dead_at IS NULL \
-              ORDER BY due_at, id LIMIT $4) \
-             RETURNING id, attempts, payload",
-        )
-        .bind(now.plus(lease).millis())
-        .bind(self.queue)
-        .bind(now.millis())
-        .bind(i64::from(limit))
-        .fetch_all(&mut *tx)
-        .await?;
+        let rows = sqlx::query(self.db.dialect().claim_jobs())
+            .bind(now.plus(lease).millis())
+            .bind(self.queue)
+            .bind(now.millis())
+            .bind(i64::from(limit))
+            .fetch_all(&mut *tx)
+            .await?;
         let mut claimed = Vec::new();
         for row in &rows {
             let row = Located::new(row, "jobs", "id");

@@ -17,7 +17,7 @@ use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::request::{State, redeemable_until};
 use crate::domain::token::RefreshFamily;
 use crate::domain::{
-    ClientId, DeviceId, Job, Outcome, Partition, RequestId, Secret, Timestamp, UserId,
+    ClientId, DeviceId, Job, Outcome, Partition, RequestId, RequestKey, Secret, Timestamp, UserId,
 };
 use crate::failpoint;
 use crate::store::StoreError;
@@ -196,10 +196,10 @@ impl Ledger {
         after: Option<RequestId>,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Vec<(RequestId, State)>, StoreError> {
+    ) -> Result<Vec<(RequestKey, State)>, StoreError> {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
-            "SELECT o.request_id, o.outcome, i.kind FROM outcomes o \
+            "SELECT o.request_id, o.partition, o.outcome, i.kind FROM outcomes o \
              LEFT JOIN issuances i ON i.request_id = o.request_id \
              WHERE o.redeemable_until > $1 AND o.request_id > $2 \
              ORDER BY o.request_id LIMIT $3",
@@ -216,7 +216,11 @@ impl Ledger {
                     None => State::from(row.parse::<Outcome>("outcome")?),
                     Some(_) => State::from(row.parse::<Issuance>("kind")?),
                 };
-                Ok((row.request_id("request_id")?, state))
+                let key = RequestKey {
+                    partition: Partition(row.small("partition")?),
+                    id: row.request_id("request_id")?,
+                };
+                Ok((key, state))
             })
             .collect()
     }

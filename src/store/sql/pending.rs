@@ -6,9 +6,11 @@ use super::jobs::{self, PENDING_QUEUE};
 use super::row::Located;
 use crate::domain::pacing::{Pace, PollPacing};
 use crate::domain::request::{BackchannelRequest, State};
-use crate::domain::{RequestId, Timestamp, UserId};
+use crate::domain::{Partition, RequestId, RequestKey, Timestamp, UserId};
+use crate::store::waiters::Waiters;
 use crate::store::{
-    Created, IdempotencySlot, NewRequest, PendingRequests, PollKind, Reservation, StoreError,
+    AFTERLIFE, Created, IdempotencySlot, NewRequest, PendingRequests, Poll, Polled, Reservation,
+    Standing, StoreError,
 };
 use async_trait::async_trait;
 use sqlx::any::AnyRow;
@@ -17,8 +19,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long a record outlives its request, so that a late poll still gets the precise answer.
-const AFTERLIFE: Duration = Duration::from_secs(600);
+/// One process holds all polls and knows by itself which is the newest: for the store all are alike.
+const ONLY_NODE: u64 = 0;
 
 /// How many states are read at a time; a fixed number, so that one prepared statement serves.
 const CHUNK: usize = 16;
@@ -29,7 +31,7 @@ pub struct SqlPendingRequests {
     db: Db,
     interval: Duration,
     pacing: Mutex<HashMap<RequestId, (PollPacing, Timestamp)>>,
-    waiters: Mutex<HashMap<RequestId, watch::Sender<u64>>>,
+    waiters: Waiters,
 }
 
 impl SqlPendingRequests {
@@ -39,28 +41,20 @@ impl SqlPendingRequests {
             db,
             interval,
             pacing: Mutex::default(),
-            waiters: Mutex::default(),
+            waiters: Waiters::default(),
         }
     }
 
-    fn pace(&self, request: &BackchannelRequest, kind: PollKind, now: Timestamp) -> Pace {
+    fn pace(&self, request: &BackchannelRequest, replaces: bool, now: Timestamp) -> Pace {
         let mut table = self.pacing.lock().unwrap_or_else(PoisonError::into_inner);
         let (pacing, _) = table
             .entry(request.facts.id)
             .or_insert_with(|| (PollPacing::new(self.interval), request.facts.expires_at));
-        match kind {
-            PollKind::Ordinary => pacing.poll(now),
-            PollKind::Replacing => {
-                pacing.replace(now);
-                Pace::Kept
-            }
-        }
-    }
-
-    fn wake(&self, id: RequestId) {
-        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waiter) = waiters.get(&id) {
-            waiter.send_modify(|version| *version += 1);
+        if replaces {
+            pacing.replace(now);
+            Pace::Kept
+        } else {
+            pacing.poll(now)
         }
     }
 }
@@ -178,23 +172,39 @@ impl PendingRequests for SqlPendingRequests {
 
     async fn poll(
         &self,
-        id: RequestId,
-        kind: PollKind,
+        key: RequestKey,
+        poll: Poll,
         now: Timestamp,
-    ) -> Result<Option<(BackchannelRequest, Pace)>, StoreError> {
-        let Some(request) = self.find(id, now).await? else {
+    ) -> Result<Option<Polled>, StoreError> {
+        let Some(request) = self.find(key, now).await? else {
             return Ok(None);
         };
         let pace = match request.state {
-            State::Pending => self.pace(&request, kind, now),
+            State::Pending => self.pace(&request, poll.replaces, now),
             _ => Pace::Kept,
         };
-        Ok(Some((request, pace)))
+        Ok(Some(Polled {
+            state: request.state,
+            pace,
+            number: ONLY_NODE,
+        }))
+    }
+
+    async fn standing(
+        &self,
+        key: RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<Standing>, StoreError> {
+        let request = self.find(key, now).await?;
+        Ok(request.map(|request| Standing {
+            state: request.state,
+            newest_poll: ONLY_NODE,
+        }))
     }
 
     async fn find(
         &self,
-        id: RequestId,
+        RequestKey { id, .. }: RequestKey,
         now: Timestamp,
     ) -> Result<Option<BackchannelRequest>, StoreError> {
         let mut reader = self.db.reader().await?;
@@ -212,6 +222,7 @@ impl PendingRequests for SqlPendingRequests {
     async fn open_for(
         &self,
         user: &UserId,
+        _partition: Partition,
         now: Timestamp,
     ) -> Result<Vec<BackchannelRequest>, StoreError> {
         let mut reader = self.db.reader().await?;
@@ -232,7 +243,11 @@ impl PendingRequests for SqlPendingRequests {
         Ok(open)
     }
 
-    async fn project(&self, id: RequestId, state: State) -> Result<(), StoreError> {
+    async fn project(
+        &self,
+        RequestKey { id, .. }: RequestKey,
+        state: State,
+    ) -> Result<(), StoreError> {
         let mut writer = self.db.writer().await?;
         // A redeemed request stays redeemed: a sweep that read the Ledger just before is out of date.
         let done = sqlx::query(
@@ -244,17 +259,17 @@ impl PendingRequests for SqlPendingRequests {
         .execute(&mut *writer)
         .await?;
         if done.rows_affected() == 1 {
-            self.wake(id);
+            self.waiters.wake(id);
         }
         Ok(())
     }
 
-    async fn project_all(&self, states: &[(RequestId, State)]) -> Result<(), StoreError> {
+    async fn project_all(&self, states: &[(RequestKey, State)]) -> Result<(), StoreError> {
         for chunk in states.chunks(CHUNK) {
             let mut reader = self.db.reader().await?;
             let mut query = sqlx::query(STATES_OF_CHUNK);
             for i in 0..CHUNK {
-                query = query.bind(chunk.get(i).map(|(id, _)| id.to_string()));
+                query = query.bind(chunk.get(i).map(|(key, _)| key.id.to_string()));
             }
             let rows = query.fetch_all(&mut *reader).await?;
             drop(reader);
@@ -263,28 +278,26 @@ impl PendingRequests for SqlPendingRequests {
                 let row = Located::new(row, "pending_requests", "request_id");
                 stored.insert(row.request_id("request_id")?, row.parse::<State>("state")?);
             }
-            for (id, state) in chunk {
-                if stored.get(id).is_some_and(|stored| stored != state) {
-                    self.project(*id, *state).await?;
+            for (key, state) in chunk {
+                if stored.get(&key.id).is_some_and(|stored| stored != state) {
+                    self.project(*key, *state).await?;
                 }
             }
         }
         Ok(())
     }
 
+    /// There is no other node.
+    async fn take_turn(&self, _every: Duration) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     fn watch(&self, id: RequestId) -> watch::Receiver<u64> {
-        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        waiters
-            .entry(id)
-            .or_insert_with(|| watch::Sender::new(0))
-            .subscribe()
+        self.waiters.watch(id)
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.waiters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, waiter| waiter.receiver_count() > 0);
+        self.waiters.sweep();
         self.pacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -73,7 +73,7 @@ async fn a_commit_that_fails_is_told_and_can_be_tried_again(backend: Backend) {
     let answer = try_approve(&phone, &id).await;
     assert_problem(&answer, 503, "temporarily_unavailable");
     assert!(answer.header("retry-after").is_some());
-    let cancelled = app.services().cancel(request_id(&id), "test").await;
+    let cancelled = app.cancel(&bank, &id).await;
     assert!(cancelled.is_err(), "{cancelled:?}");
     assert!(app.state().await == before, "something was left behind");
     disarm(&app.backend).await;
@@ -249,11 +249,7 @@ async fn a_backend_that_dies_in_its_commit_has_not_committed() {
     backend.execute(trigger).await;
     let answer = try_approve(&scene.phone, &scene.id).await;
     assert_problem(&answer, 503, "temporarily_unavailable");
-    let cancelled = scene
-        .app
-        .services()
-        .cancel(request_id(&scene.id), "test")
-        .await;
+    let cancelled = scene.app.cancel(&scene.bank, &scene.id).await;
     assert!(cancelled.is_err(), "{cancelled:?}");
     assert!(scene.app.state().await == before);
     backend.execute("DROP TRIGGER die ON audit").await;
@@ -268,11 +264,7 @@ async fn a_backend_that_dies_in_its_commit_has_not_committed() {
     );
     assert!(scene.app.state().await == before);
     backend.execute("DROP TRIGGER die ON audit").await;
-    let cancelled = scene
-        .app
-        .services()
-        .cancel(request_id(&scene.id), "test")
-        .await;
+    let cancelled = scene.app.cancel(&scene.bank, &scene.id).await;
     assert_eq!(cancelled.unwrap(), Cancelled::Yes);
     assert_oauth_error(&scene.bank.poll(&scene.id).await, 400, "access_denied");
     assert_whole(&scene.app).await;

@@ -155,7 +155,7 @@ async fn an_error_of_any_length_is_taken(stores: &Stores) {
     }
 }
 
-/// On PostgreSQL a guard that stands only in the inner query lets many workers take the same job.
+/// On PostgreSQL, claims that wait for each other take a job twice, or block each other for good.
 async fn eight_workers_claim_each_job_once(stores: &Stores) {
     const JOBS: u32 = 500;
     all((0..JOBS).map(|n| {

@@ -314,13 +314,17 @@ async fn states_are_listed_page_by_page(backend: Backend) {
                 .standing_states(after, limit, at(now))
                 .await
                 .unwrap();
+            assert!(
+                page.iter()
+                    .all(|(key, _)| key.partition == cast.user.partition)
+            );
             assert!(page.len() <= limit as usize);
             pages += 1;
             let Some((last, _)) = page.last() else {
                 return (listed, pages);
             };
-            after = Some(*last);
-            listed.extend(page);
+            after = Some(last.id);
+            listed.extend(page.into_iter().map(|(key, state)| (key.id, state)));
         }
     };
     let by_text =

@@ -14,11 +14,11 @@ mod pending;
 mod projection;
 mod replay;
 
-use crate::support::{Backend, House, START};
+use crate::support::{Backend, House, RedisServers, START};
 use assent::crypto::sha256;
 use assent::domain::client::DeliveryMode;
 use assent::domain::request::{ACR_DEVICE, Facts};
-use assent::domain::{ClientId, Job, Partition, RequestId, Scope, Timestamp, UserId};
+use assent::domain::{ClientId, Job, Partition, RequestId, RequestKey, Scope, Timestamp, UserId};
 use assent::store::sql::jobs::PENDING_QUEUE;
 use assent::store::sql::{SqlJobQueue, SqlPendingRequests, SqlReplayCache};
 use assent::store::{JobQueue, NewRequest, PendingRequests, ReplayCache};
@@ -30,7 +30,8 @@ pub struct Stores {
     pub pending: Arc<dyn PendingRequests>,
     pub jobs: Arc<dyn JobQueue>,
     pub replays: Arc<dyn ReplayCache>,
-    _house: House,
+    /// What keeps them alive.
+    _behind: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Stores {
@@ -41,19 +42,29 @@ impl Stores {
             pending: Arc::new(SqlPendingRequests::new(db.clone(), INTERVAL)),
             jobs: Arc::new(SqlJobQueue::new(db.clone(), PENDING_QUEUE)),
             replays: Arc::new(SqlReplayCache::new(db)),
-            _house: house,
+            _behind: Box::new(house),
+        }
+    }
+
+    pub fn redis(servers: RedisServers) -> Self {
+        let redis = servers.open();
+        Self {
+            pending: Arc::new(redis.pending(INTERVAL)),
+            jobs: Arc::new(redis.jobs()),
+            replays: Arc::new(redis.replays([0; 16])),
+            _behind: Box::new(redis),
         }
     }
 }
 
-/// A case against each implementation: `in_every_store!(name)` makes `name::sqlite` and
-/// `name::postgres` of an async function that takes `&Stores`. The next implementation is a line here.
+/// A case against each implementation: `in_every_store!(name)` makes `name::sqlite`, `name::redis` and so
+/// on of an async function that takes `&Stores`. The next implementation is a line here.
 macro_rules! in_every_store {
     ($($case:ident),+ $(,)?) => {
         mod in_every_store {
             $(mod $case {
                 use crate::stores::Stores;
-                use crate::support::Backend;
+                use crate::support::{Backend, RedisServers};
 
                 #[tokio::test(flavor = "multi_thread")]
                 async fn sqlite() {
@@ -64,11 +75,29 @@ macro_rules! in_every_store {
                 async fn postgres() {
                     super::super::$case(&Stores::sql(Backend::postgres().await).await).await;
                 }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn redis() {
+                    super::super::$case(&Stores::redis(RedisServers::single())).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn redis_sentinel() {
+                    super::super::$case(&Stores::redis(RedisServers::sentinel())).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn redis_cluster() {
+                    super::super::$case(&Stores::redis(RedisServers::cluster())).await;
+                }
             })+
         }
     };
 }
 pub(crate) use in_every_store;
+
+/// Where everybody lives.
+pub const PARTITION: Partition = Partition(7);
 
 /// What clients must leave between two polls.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -83,6 +112,14 @@ pub fn id(n: u32) -> RequestId {
     RequestId::from_bytes(sha256(&n.to_be_bytes()))
 }
 
+/// Where the `n`th request of a test is found.
+pub fn key(n: u32) -> RequestKey {
+    RequestKey {
+        partition: PARTITION,
+        id: id(n),
+    }
+}
+
 /// The `n`th request of a test, by `bank` for `alice`, open for 120 s.
 pub fn new_request(n: u32) -> NewRequest {
     request_of(n, "bank", "alice", START)
@@ -93,7 +130,7 @@ pub fn request_of(n: u32, client: &str, user: &str, now: Timestamp) -> NewReques
         id: id(n),
         client_id: ClientId::new(client),
         user_id: UserId::new(user),
-        partition: Partition(7),
+        partition: PARTITION,
         sealed_auth_req_id: format!("sealed {n}"),
         sealed_notification_token: None,
         subject: user.into(),
@@ -108,6 +145,7 @@ pub fn request_of(n: u32, client: &str, user: &str, now: Timestamp) -> NewReques
     NewRequest {
         job: Job::NotifyDevice {
             request_id: facts.id,
+            partition: facts.partition,
             user_id: facts.user_id.clone(),
             expires_at: facts.expires_at,
         },

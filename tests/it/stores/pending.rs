@@ -1,13 +1,13 @@
 //! Pending requests: creation, caps, polls, inbox, projection.
 
-use super::{Stores, at, id, in_every_store, new_request, request_of};
+use super::{PARTITION, Stores, at, id, in_every_store, key, new_request, request_of};
 use crate::support::house::cancel_after;
 use crate::support::{Backend, House, START, all, on_both};
 use assent::domain::pacing::Pace;
 use assent::domain::request::{BackchannelRequest, State};
-use assent::domain::{BindingMessage, RequestId, UserId};
+use assent::domain::{BindingMessage, RequestKey, UserId};
 use assent::store::{
-    Created, IdempotencySlot, NewRequest, PendingRequests, PollKind, Reservation, StoreError,
+    Created, IdempotencySlot, NewRequest, PendingRequests, Poll, Reservation, StoreError,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub async fn create(stores: &Stores, new: &NewRequest) -> Created {
         .unwrap()
 }
 
-pub async fn state(pending: &dyn PendingRequests, id: RequestId) -> State {
-    pending.find(id, START).await.unwrap().unwrap().state
+pub async fn state(pending: &dyn PendingRequests, key: RequestKey) -> State {
+    pending.find(key, START).await.unwrap().unwrap().state
 }
 
 async fn a_request_is_there_with_its_job(stores: &Stores) {
@@ -45,12 +45,12 @@ async fn a_request_is_there_with_its_job(stores: &Stores) {
     new.facts.authorization_details = Some(serde_json::json!([{ "type": "payment" }]));
     assert_eq!(create(stores, &new).await, Created::Yes);
 
-    let found = stores.pending.find(id(1), START).await.unwrap().unwrap();
+    let found = stores.pending.find(key(1), START).await.unwrap().unwrap();
     assert_eq!(found, BackchannelRequest::new(new.facts.clone()));
-    assert_eq!(stores.pending.find(id(2), START).await.unwrap(), None);
+    assert_eq!(stores.pending.find(key(2), START).await.unwrap(), None);
     let last = at(120).minus(Duration::from_millis(1));
     for (now, expected) in [(last, State::Pending), (at(120), State::Expired)] {
-        let found = stores.pending.find(id(1), now).await.unwrap().unwrap();
+        let found = stores.pending.find(key(1), now).await.unwrap().unwrap();
         assert_eq!(found.state, expected);
     }
 
@@ -83,12 +83,12 @@ async fn creating_twice_is_creating_once(stores: &Stores) {
     assert_eq!(create(stores, &full).await, Created::Yes);
     stores
         .pending
-        .project(id(1), State::Approved)
+        .project(key(1), State::Approved)
         .await
         .unwrap();
     assert_eq!(create(stores, &new_request(3)).await, Created::Yes);
     assert_eq!(create(stores, &full).await, Created::Yes);
-    assert_eq!(state(&*stores.pending, id(1)).await, State::Approved);
+    assert_eq!(state(&*stores.pending, key(1)).await, State::Approved);
 }
 
 async fn a_creation_that_is_cut_short_is_whole_or_not_at_all(stores: &Stores) {
@@ -108,7 +108,7 @@ async fn a_creation_that_is_cut_short_is_whole_or_not_at_all(stores: &Stores) {
     assert_eq!(create(stores, &new_request(cut + 1)).await, Created::Yes);
     let mut requests = BTreeSet::new();
     for n in 0..=cut + 1 {
-        if stores.pending.find(id(n), START).await.unwrap().is_some() {
+        if stores.pending.find(key(n), START).await.unwrap().is_some() {
             requests.insert(new_request(n).job.id());
         }
     }
@@ -139,11 +139,11 @@ async fn caps_count_what_is_open(stores: &Stores) {
     assert_eq!(ask(6, "shop", "alice", START).await, Created::OverCap);
     assert_eq!(ask(7, "kiosk", "alice", START).await, Created::OverCap);
     // What was refused is nowhere.
-    assert_eq!(stores.pending.find(id(3), START).await.unwrap(), None);
+    assert_eq!(stores.pending.find(key(3), START).await.unwrap(), None);
     assert_eq!(stores.jobs.depth().await.unwrap().alive, 4);
     // What is decided does not count, and neither does what has run out.
     for (n, state) in [(1, State::Approved), (2, State::Denied)] {
-        stores.pending.project(id(n), state).await.unwrap();
+        stores.pending.project(key(n), state).await.unwrap();
         assert_eq!(ask(n + 10, "bank", "alice", START).await, Created::Yes);
         assert_eq!(ask(n + 20, "bank", "alice", START).await, Created::OverCap);
     }
@@ -248,33 +248,38 @@ async fn one_of_many_gets_the_slot(stores: &Stores) {
 async fn polls_are_paced(stores: &Stores) {
     create(stores, &new_request(1)).await;
     create(stores, &new_request(2)).await;
-    let poll = async |n, kind, now| {
-        let polled = stores.pending.poll(id(n), kind, at(now)).await.unwrap();
-        let (request, pace) = polled.unwrap();
-        assert_eq!(request.facts.id, id(n));
-        pace
+    let poll = async |n, replaces, now| {
+        let poll = Poll {
+            replaces,
+            held_until: None,
+        };
+        let polled = stores.pending.poll(key(n), poll, at(now)).await.unwrap();
+        polled.unwrap().pace
     };
-    use PollKind::{Ordinary, Replacing};
-    assert_eq!(poll(1, Ordinary, 0).await, Pace::Kept);
+    assert_eq!(poll(1, false, 0).await, Pace::Kept);
     // Reading is not polling, and each request has a rhythm of its own.
-    stores.pending.find(id(1), at(1)).await.unwrap();
-    assert_eq!(poll(2, Ordinary, 1).await, Pace::Kept);
-    assert_eq!(poll(1, Ordinary, 5).await, Pace::Kept);
-    assert_eq!(poll(1, Ordinary, 6).await, Pace::Broken);
+    stores.pending.find(key(1), at(1)).await.unwrap();
+    assert_eq!(poll(2, false, 1).await, Pace::Kept);
+    assert_eq!(poll(1, false, 5).await, Pace::Kept);
+    assert_eq!(poll(1, false, 6).await, Pace::Broken);
     // Slower by five seconds from now on.
-    assert_eq!(poll(1, Ordinary, 15).await, Pace::Broken);
-    assert_eq!(poll(1, Ordinary, 30).await, Pace::Kept);
+    assert_eq!(poll(1, false, 15).await, Pace::Broken);
+    assert_eq!(poll(1, false, 30).await, Pace::Kept);
     // A poll that replaces a held one is never early, and time counts from it.
-    assert_eq!(poll(1, Replacing, 31).await, Pace::Kept);
-    assert_eq!(poll(1, Replacing, 32).await, Pace::Kept);
-    assert_eq!(poll(1, Ordinary, 47).await, Pace::Kept);
-    assert_eq!(poll(1, Ordinary, 50).await, Pace::Broken);
+    assert_eq!(poll(1, true, 31).await, Pace::Kept);
+    assert_eq!(poll(1, true, 32).await, Pace::Kept);
+    assert_eq!(poll(1, false, 47).await, Pace::Kept);
+    assert_eq!(poll(1, false, 50).await, Pace::Broken);
     // A result is given out at any pace.
-    stores.pending.project(id(1), State::Denied).await.unwrap();
-    assert_eq!(poll(1, Ordinary, 50).await, Pace::Kept);
-    assert_eq!(poll(2, Ordinary, 120).await, Pace::Kept);
-    assert_eq!(poll(2, Ordinary, 120).await, Pace::Kept);
-    let unknown = stores.pending.poll(id(9), Ordinary, START).await.unwrap();
+    stores.pending.project(key(1), State::Denied).await.unwrap();
+    assert_eq!(poll(1, false, 50).await, Pace::Kept);
+    assert_eq!(poll(2, false, 120).await, Pace::Kept);
+    assert_eq!(poll(2, false, 120).await, Pace::Kept);
+    let unknown = stores
+        .pending
+        .poll(key(9), Poll::default(), START)
+        .await
+        .unwrap();
     assert!(unknown.is_none());
 }
 
@@ -287,7 +292,7 @@ async fn a_request_whose_job_cannot_be_stored_is_not_there(backend: Backend) {
         matches!(refused, Err(StoreError::Unavailable(_))),
         "{refused:?}"
     );
-    assert_eq!(house.pending.find(id(1), START).await.unwrap(), None);
+    assert_eq!(house.pending.find(key(1), START).await.unwrap(), None);
     house.backend.allow("INSERT", "jobs").await;
     let created = house.pending.create(&new_request(1), START).await.unwrap();
     assert_eq!(created, Created::Yes);
@@ -306,11 +311,8 @@ async fn a_damaged_request_is_reported_with_its_place(backend: Backend) {
             id(n)
         );
         assert_eq!(house.backend.execute(&update).await, 1);
-        let found = pending.find(id(n), START).await.map(drop);
-        let polled = pending
-            .poll(id(n), PollKind::Ordinary, START)
-            .await
-            .map(drop);
+        let found = pending.find(key(n), START).await.map(drop);
+        let polled = pending.poll(key(n), Poll::default(), START).await.map(drop);
         for result in [found, polled] {
             assert!(
                 matches!(&result, Err(StoreError::Corrupt { table: "pending_requests", row, what })
@@ -321,12 +323,12 @@ async fn a_damaged_request_is_reported_with_its_place(backend: Backend) {
         // The Ledger's word mends a state, and other people are not troubled.
         assert!(
             pending
-                .open_for(&UserId::new("alice"), START)
+                .open_for(&UserId::new("alice"), PARTITION, START)
                 .await
                 .unwrap()
                 .is_empty()
         );
-        pending.project(id(n), State::Denied).await.unwrap();
+        pending.project(key(n), State::Denied).await.unwrap();
     }
-    assert_eq!(state(&**pending, id(2)).await, State::Denied);
+    assert_eq!(state(&**pending, key(2)).await, State::Denied);
 }

@@ -1,7 +1,7 @@
 //! Pending requests: the inbox, and what the Ledger says of them.
 
 use super::pending::{create, slot, state};
-use super::{Stores, at, id, in_every_store, new_request, request_of};
+use super::{PARTITION, Stores, at, id, in_every_store, key, new_request, request_of};
 use crate::support::START;
 use assent::domain::UserId;
 use assent::domain::request::State;
@@ -21,7 +21,7 @@ async fn the_inbox_shows_what_waits_for_this_person(stores: &Stores) {
     let inbox = async |user: &str, now| {
         let open = stores
             .pending
-            .open_for(&UserId::new(user), at(now))
+            .open_for(&UserId::new(user), PARTITION, at(now))
             .await
             .unwrap();
         assert!(open.iter().all(|request| request.state == State::Pending));
@@ -50,7 +50,7 @@ async fn the_inbox_shows_what_waits_for_this_person(stores: &Stores) {
         (3, State::Denied),
         (4, State::Cancelled),
     ] {
-        stores.pending.project(id(n), state).await.unwrap();
+        stores.pending.project(key(n), state).await.unwrap();
     }
     assert_eq!(inbox("alice", 126).await, [1, 7, 8, 9].map(id));
     assert_eq!(inbox("alice", 129).await, [id(1)]);
@@ -60,8 +60,8 @@ async fn the_inbox_shows_what_waits_for_this_person(stores: &Stores) {
 async fn the_projection_repeats_itself_without_harm(stores: &Stores) {
     let pending = &*stores.pending;
     // Nobody knows this request, and that stays so.
-    pending.project(id(9), State::Approved).await.unwrap();
-    assert_eq!(pending.find(id(9), START).await.unwrap(), None);
+    pending.project(key(9), State::Approved).await.unwrap();
+    assert_eq!(pending.find(key(9), START).await.unwrap(), None);
     for (n, end) in [
         State::Approved,
         State::Denied,
@@ -74,16 +74,16 @@ async fn the_projection_repeats_itself_without_harm(stores: &Stores) {
         let n = n as u32;
         create(stores, &new_request(n)).await;
         for _ in 0..2 {
-            pending.project(id(n), end).await.unwrap();
-            assert_eq!(state(pending, id(n)).await, end);
+            pending.project(key(n), end).await.unwrap();
+            assert_eq!(state(pending, key(n)).await, end);
         }
     }
     // An approval can be withdrawn, and can run out.
-    pending.project(id(0), State::Cancelled).await.unwrap();
-    assert_eq!(state(pending, id(0)).await, State::Cancelled);
+    pending.project(key(0), State::Cancelled).await.unwrap();
+    assert_eq!(state(pending, key(0)).await, State::Cancelled);
     create(stores, &new_request(5)).await;
-    pending.project(id(5), State::Approved).await.unwrap();
-    let expired = pending.find(id(5), at(180)).await.unwrap().unwrap();
+    pending.project(key(5), State::Approved).await.unwrap();
+    let expired = pending.find(key(5), at(180)).await.unwrap().unwrap();
     assert_eq!(expired.state, State::Expired);
 }
 
@@ -91,22 +91,22 @@ async fn a_redeemed_request_stays_redeemed(stores: &Stores) {
     create(stores, &new_request(1)).await;
     stores
         .pending
-        .project(id(1), State::Redeemed)
+        .project(key(1), State::Redeemed)
         .await
         .unwrap();
     // A sweep that read the Ledger a moment earlier says "approved".
     stores
         .pending
-        .project(id(1), State::Approved)
+        .project(key(1), State::Approved)
         .await
         .unwrap();
-    assert_eq!(state(&*stores.pending, id(1)).await, State::Redeemed);
+    assert_eq!(state(&*stores.pending, key(1)).await, State::Redeemed);
     stores
         .pending
-        .project_all(&[(id(1), State::Approved)])
+        .project_all(&[(key(1), State::Approved)])
         .await
         .unwrap();
-    assert_eq!(state(&*stores.pending, id(1)).await, State::Redeemed);
+    assert_eq!(state(&*stores.pending, key(1)).await, State::Redeemed);
 }
 
 async fn many_states_are_projected_at_once(stores: &Stores) {
@@ -123,26 +123,26 @@ async fn many_states_are_projected_at_once(stores: &Stores) {
         // Some are right already.
         if n % 3 == 0 {
             let state = STATES[n as usize % 5];
-            stores.pending.project(id(n), state).await.unwrap();
+            stores.pending.project(key(n), state).await.unwrap();
         }
     }
     // Every seventh is one that the store has lost.
     let states: Vec<_> = (0..count)
         .flat_map(|n| [(n, STATES[n as usize % 5]), (n + 1000, State::Approved)])
         .filter(|(n, _)| *n < 1000 || n % 7 == 0)
-        .map(|(n, state)| (id(n), state))
+        .map(|(n, state)| (key(n), state))
         .collect();
     for _ in 0..2 {
         stores.pending.project_all(&states).await.unwrap();
         for n in 0..count {
             assert_eq!(
-                state(&*stores.pending, id(n)).await,
+                state(&*stores.pending, key(n)).await,
                 STATES[n as usize % 5],
                 "{n}"
             );
         }
     }
-    assert_eq!(stores.pending.find(id(1001), START).await.unwrap(), None);
+    assert_eq!(stores.pending.find(key(1001), START).await.unwrap(), None);
     stores.pending.project_all(&[]).await.unwrap();
 }
 
@@ -153,7 +153,7 @@ async fn a_projection_wakes_who_waits(stores: &Stores) {
     let (mut first, mut second, mut other) = (watch(1), watch(1), watch(2));
     stores
         .pending
-        .project(id(1), State::Approved)
+        .project(key(1), State::Approved)
         .await
         .unwrap();
     woken(&mut first).await;
@@ -161,7 +161,7 @@ async fn a_projection_wakes_who_waits(stores: &Stores) {
     assert!(!other.has_changed().unwrap());
     stores
         .pending
-        .project_all(&[(id(2), State::Denied)])
+        .project_all(&[(key(2), State::Denied)])
         .await
         .unwrap();
     woken(&mut other).await;
@@ -169,7 +169,7 @@ async fn a_projection_wakes_who_waits(stores: &Stores) {
     stores.pending.sweep(START).await.unwrap();
     stores
         .pending
-        .project(id(1), State::Cancelled)
+        .project(key(1), State::Cancelled)
         .await
         .unwrap();
     woken(&mut first).await;
@@ -184,7 +184,7 @@ async fn what_is_long_over_is_swept(stores: &Stores) {
     create(stores, &new_request(1)).await;
     stores
         .pending
-        .project(id(1), State::Approved)
+        .project(key(1), State::Approved)
         .await
         .unwrap();
     stores
@@ -196,18 +196,18 @@ async fn what_is_long_over_is_swept(stores: &Stores) {
     for now in [START, at(120), at(179), at(240)] {
         stores.pending.sweep(now).await.unwrap();
         assert!(
-            stores.pending.find(id(1), now).await.unwrap().is_some(),
+            stores.pending.find(key(1), now).await.unwrap().is_some(),
             "{now:?}"
         );
     }
     let next_day = at(86_400);
     create(stores, &request_of(2, "bank", "alice", next_day)).await;
     stores.pending.sweep(next_day).await.unwrap();
-    assert_eq!(stores.pending.find(id(1), next_day).await.unwrap(), None);
+    assert_eq!(stores.pending.find(key(1), next_day).await.unwrap(), None);
     assert!(
         stores
             .pending
-            .find(id(2), next_day)
+            .find(key(2), next_day)
             .await
             .unwrap()
             .is_some()

@@ -121,6 +121,7 @@ pub fn new_device(user: &User) -> Device {
     Device {
         id: thumbprint(&key),
         user_id: user.id.clone(),
+        partition: user.partition,
         state: DeviceState::Active,
         key,
         description: DeviceDescription {

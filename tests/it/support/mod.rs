@@ -4,11 +4,13 @@ pub mod backend;
 pub mod house;
 pub mod process;
 pub mod redis;
+pub mod redis_servers;
 pub mod rp_endpoint;
 pub mod signer;
 
 pub use backend::Backend;
 pub use house::House;
+pub use redis_servers::RedisServers;
 
 use assent::app::{Core, Listeners, Server, World};
 use assent::clock::{Clock, ManualClock};
@@ -23,7 +25,8 @@ use assent::entropy::SystemEntropy;
 use assent::phone::http::{Answer, HttpClient, basic};
 use assent::phone::{EnrolmentLink, Phone, ShownRequest};
 use assent::push::PushRecorder;
-use assent::service::Services;
+use assent::service::cancel::Cancelled;
+use assent::service::{Services, StoreError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +169,20 @@ impl TestApp {
         let user = self.user("alice").await;
         let phone = self.phone(&user).await;
         (client, user, phone)
+    }
+
+    /// An operator withdraws a client's request.
+    pub async fn cancel(
+        &self,
+        client: &RelyingParty,
+        auth_req_id: &str,
+    ) -> Result<Cancelled, StoreError> {
+        let id = AuthReqId::new(auth_req_id.to_owned());
+        let handle = self
+            .services()
+            .keys
+            .open_auth_req_id(&client.client.id, &id);
+        self.services().cancel(handle.unwrap().key(), "test").await
     }
 
     /// Works off everything that is due now.

@@ -1,0 +1,332 @@
+//! Pending requests in Redis.
+
+use super::keys::Keys;
+use super::router::Router;
+use super::schedule::Schedule;
+use super::script::{CREATE, POLL, PROJECT, RESERVE};
+use super::wake::Wake;
+use crate::domain::pacing::{MAX_INTERVAL, Pace, SLOW_DOWN, TOLERANCE};
+use crate::domain::request::{BackchannelRequest, Facts, State, redeemable_until};
+use crate::domain::{Partition, RequestId, RequestKey, Timestamp, UserId};
+use crate::store::waiters::Waiters;
+use crate::store::{
+    AFTERLIFE, Created, IdempotencySlot, NewRequest, PendingRequests, Poll, Polled, Reservation,
+    Standing, StoreError,
+};
+use async_trait::async_trait;
+use redis::Cmd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+pub struct RedisPendingRequests {
+    pub(super) router: Arc<Router>,
+    pub(super) keys: Keys,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) schedule: Arc<Schedule>,
+    /// What clients must leave between two polls.
+    pub(super) interval: Duration,
+}
+
+impl RedisPendingRequests {
+    fn corrupt(&self, key: RequestKey, what: &'static str) -> StoreError {
+        StoreError::Corrupt {
+            table: "redis",
+            row: self.keys.state(key.partition, key.id),
+            what,
+        }
+    }
+
+    /// The stored state as it stands; `None` once it would have been forgotten.
+    fn at(
+        &self,
+        key: RequestKey,
+        state: &str,
+        expires_at: i64,
+        now: Timestamp,
+    ) -> Result<Option<State>, StoreError> {
+        let state: State = state.parse().map_err(|_| self.corrupt(key, "state"))?;
+        let expires_at = Timestamp::from_millis(expires_at);
+        Ok((now < forgotten_at(expires_at)).then(|| state.at(expires_at, now)))
+    }
+
+    fn facts(&self, key: RequestKey, text: &str) -> Result<Facts, StoreError> {
+        serde_json::from_str(text).map_err(|_| self.corrupt(key, "facts"))
+    }
+}
+
+/// When nobody can ask about a request any more.
+fn forgotten_at(expires_at: Timestamp) -> Timestamp {
+    redeemable_until(expires_at).plus(AFTERLIFE)
+}
+
+/// How long a key lives that is of use until `end`. Relative, so that the server's clock does not matter.
+pub(super) fn ttl(end: Timestamp, now: Timestamp) -> u64 {
+    millis(end.since(now)).max(1)
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[async_trait]
+impl PendingRequests for RedisPendingRequests {
+    async fn reserve(
+        &self,
+        slot: &IdempotencySlot,
+        now: Timestamp,
+    ) -> Result<Reservation, StoreError> {
+        let (partition, key) = self.keys.slot(&slot.scope_hash);
+        let (answer, sealed_auth_req_id): (String, String) = self
+            .router
+            .run(partition, |_| {
+                RESERVE
+                    .keys([key.clone()])
+                    .arg(now.millis())
+                    .arg(&slot.body_hash)
+                    .arg(&slot.sealed_auth_req_id)
+                    .arg(slot.expires_at.millis())
+                    .arg(ttl(slot.expires_at, now))
+            })
+            .await?;
+        match answer.as_str() {
+            "fresh" => Ok(Reservation::Fresh),
+            "replay" => Ok(Reservation::Replay { sealed_auth_req_id }),
+            _ => Ok(Reservation::Conflict),
+        }
+    }
+
+    async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError> {
+        let facts = &new.facts;
+        let RequestKey { partition, id } = facts.key();
+        let text = serde_json::to_string(facts).expect("facts serialise");
+        let job = serde_json::to_string(&new.job).expect("a job serialises");
+        let answer: String = self
+            .router
+            .run(partition, |_| {
+                CREATE
+                    .keys([
+                        self.keys.state(partition, id),
+                        self.keys.facts(partition, id),
+                        self.keys.open(partition, &facts.user_id),
+                        self.keys.due(partition),
+                        self.keys.jobs(partition),
+                    ])
+                    .arg(now.millis())
+                    .arg(id.to_string())
+                    .arg(facts.client_id.as_str())
+                    .arg(facts.user_id.as_str())
+                    .arg(facts.expires_at.millis())
+                    .arg(ttl(forgotten_at(facts.expires_at), now))
+                    .arg(new.per_client)
+                    .arg(new.per_user)
+                    .arg(millis(self.interval))
+                    .arg(&text)
+                    .arg(new.job.id())
+                    .arg(&job)
+                    .arg(self.keys.channel())
+                    .arg(Wake::Job(partition).to_string())
+            })
+            .await?;
+        if answer != "yes" {
+            return Ok(Created::OverCap);
+        }
+        self.schedule.note(partition, now);
+        Ok(Created::Yes)
+    }
+
+    async fn poll(
+        &self,
+        key: RequestKey,
+        poll: Poll,
+        now: Timestamp,
+    ) -> Result<Option<Polled>, StoreError> {
+        let answer: Option<(String, i64, String, u64)> = self
+            .router
+            .run(key.partition, |repeated| {
+                POLL.keys([self.keys.state(key.partition, key.id)])
+                    .arg(now.millis())
+                    .arg(u8::from(poll.replaces))
+                    .arg(poll.held_until.map_or(0, Timestamp::millis))
+                    .arg(u8::from(repeated))
+                    .arg(millis(TOLERANCE))
+                    .arg(millis(SLOW_DOWN))
+                    .arg(millis(MAX_INTERVAL))
+                    .arg(self.keys.channel())
+                    .arg(Wake::Request(key.id).to_string())
+            })
+            .await?;
+        let Some((state, expires_at, pace, number)) = answer else {
+            return Ok(None);
+        };
+        let pace = match pace.as_str() {
+            "broken" => Pace::Broken,
+            _ => Pace::Kept,
+        };
+        let state = self.at(key, &state, expires_at, now)?;
+        Ok(state.map(|state| Polled {
+            state,
+            pace,
+            number,
+        }))
+    }
+
+    async fn standing(
+        &self,
+        key: RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<Standing>, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command
+            .arg(self.keys.state(key.partition, key.id))
+            .arg(&["s", "e", "n"]);
+        let stored: (Option<String>, Option<i64>, Option<u64>) =
+            self.router.ask(key.partition, &command).await?;
+        let (Some(state), Some(expires_at), number) = stored else {
+            return Ok(None);
+        };
+        let state = self.at(key, &state, expires_at, now)?;
+        Ok(state.map(|state| Standing {
+            state,
+            newest_poll: number.unwrap_or(0),
+        }))
+    }
+
+    async fn find(
+        &self,
+        key: RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<BackchannelRequest>, StoreError> {
+        Ok(self.find_all(&[key], now).await?.pop())
+    }
+
+    async fn open_for(
+        &self,
+        user: &UserId,
+        partition: Partition,
+        now: Timestamp,
+    ) -> Result<Vec<BackchannelRequest>, StoreError> {
+        let mut command = redis::cmd("ZRANGE");
+        command
+            .arg(self.keys.open(partition, user))
+            .arg(format!("({}", now.millis()))
+            .arg("+inf")
+            .arg("BYSCORE");
+        let members: Vec<String> = self.router.ask(partition, &command).await?;
+        let keys: Vec<RequestKey> = members
+            .iter()
+            .filter_map(|member| RequestId::parse(member.get(..ID_LEN)?))
+            .map(|id| RequestKey { partition, id })
+            .collect();
+        let mut open = self.find_all(&keys, now).await?;
+        open.retain(|request| request.state == State::Pending);
+        open.sort_by_key(|request| (request.facts.created_at, request.facts.id));
+        Ok(open)
+    }
+
+    async fn project(&self, key: RequestKey, state: State) -> Result<(), StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command
+            .arg(self.keys.state(key.partition, key.id))
+            .arg(&["s", "u", "c"]);
+        let stored: (Option<String>, Option<String>, Option<String>) =
+            self.router.ask(key.partition, &command).await?;
+        let (Some(stored), Some(user), Some(client)) = stored else {
+            return Ok(());
+        };
+        if stored == state.as_str() {
+            return Ok(());
+        }
+        let done: u8 = self
+            .router
+            .run(key.partition, |_| {
+                PROJECT
+                    .keys([
+                        self.keys.state(key.partition, key.id),
+                        self.keys.open(key.partition, &UserId::new(user.clone())),
+                    ])
+                    .arg(state.as_str())
+                    .arg(format!("{}{client}", key.id))
+                    .arg(self.keys.channel())
+                    .arg(Wake::Request(key.id).to_string())
+            })
+            .await?;
+        if done == 1 {
+            self.waiters.wake(key.id);
+        }
+        Ok(())
+    }
+
+    async fn project_all(&self, states: &[(RequestKey, State)]) -> Result<(), StoreError> {
+        let stored = |(key, _): &(RequestKey, State)| {
+            let mut command = redis::cmd("HGET");
+            command.arg(self.keys.state(key.partition, key.id)).arg("s");
+            (key.partition, command)
+        };
+        let reads: Vec<(Partition, Cmd)> = states.iter().map(stored).collect();
+        let stored: Vec<Option<String>> = self.router.ask_all(&reads).await?;
+        for ((key, state), stored) in states.iter().zip(stored) {
+            if stored.is_some_and(|stored| stored != state.as_str()) {
+                self.project(*key, *state).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_turn(&self, every: Duration) -> Result<bool, StoreError> {
+        let (partition, key) = self.keys.turn();
+        let mut command = redis::cmd("SET");
+        command
+            .arg(key)
+            .arg(1)
+            .arg("NX")
+            .arg("PX")
+            .arg(millis(every));
+        let taken: Option<String> = self.router.ask(partition, &command).await?;
+        Ok(taken.is_some())
+    }
+
+    fn watch(&self, id: RequestId) -> watch::Receiver<u64> {
+        self.waiters.watch(id)
+    }
+
+    /// Keys run out by themselves; only who waits here is swept.
+    async fn sweep(&self, _now: Timestamp) -> Result<u64, StoreError> {
+        self.waiters.sweep();
+        Ok(0)
+    }
+}
+
+/// The length of a request id's text.
+const ID_LEN: usize = 43;
+
+impl RedisPendingRequests {
+    /// Those of the requests that are there, in one round trip for each server.
+    async fn find_all(
+        &self,
+        keys: &[RequestKey],
+        now: Timestamp,
+    ) -> Result<Vec<BackchannelRequest>, StoreError> {
+        let reads = keys.iter().flat_map(|key| {
+            let mut facts = redis::cmd("GET");
+            facts.arg(self.keys.facts(key.partition, key.id));
+            let mut state = redis::cmd("HGET");
+            state.arg(self.keys.state(key.partition, key.id)).arg("s");
+            [(key.partition, facts), (key.partition, state)]
+        });
+        let reads: Vec<(Partition, Cmd)> = reads.collect();
+        let stored: Vec<Option<String>> = self.router.ask_all(&reads).await?;
+        let mut found = Vec::new();
+        for (key, pair) in keys.iter().zip(stored.chunks(2)) {
+            let [Some(facts), Some(state)] = pair else {
+                continue;
+            };
+            let facts = self.facts(*key, facts)?;
+            let expires_at = facts.expires_at.millis();
+            if let Some(state) = self.at(*key, state, expires_at, now)? {
+                found.push(BackchannelRequest { facts, state });
+            }
+        }
+        Ok(found)
+    }
+}

@@ -2,8 +2,8 @@
 //! does what it is told.
 
 use super::wire::{Breach, Fate, Wire};
+use crate::support::own_redis::{Redis, RedisCluster, RedisSentinel, eventually};
 use crate::support::process::pause;
-use crate::support::redis::{Redis, RedisCluster, RedisSentinel, eventually};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -2,8 +2,8 @@
 
 pub mod backend;
 pub mod house;
+pub mod own_redis;
 pub mod process;
-pub mod redis;
 pub mod redis_servers;
 pub mod rp_endpoint;
 pub mod signer;

@@ -1,4 +1,4 @@
-# What scripts share: saying what goes on, and installing Debian's packages. Sourced, never run.
+# What scripts share: saying what goes on, installing Debian's packages, finding ports. Sourced, never run.
 # shellcheck shell=bash
 
 packages_are_fresh=
@@ -28,4 +28,19 @@ install() {
         -o Dpkg::Use-Pty=0 \
         --no-install-recommends install "$@" >&2 ||
         die "apt-get could not install $*. Mend what it says above, then run this again."
+}
+
+is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# free_port TAKEN…: another, below the range from which systems take ports for outgoing connections.
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 12000))
+        case " $* " in *" $port "*) continue ;; esac
+        if is_free "$port"; then
+            printf '%s\n' "$port"
+            return
+        fi
+    done
 }

@@ -9,6 +9,7 @@ mod dev;
 mod device;
 mod doctor;
 mod enrol;
+mod healthcheck;
 mod keys;
 mod output;
 mod phone;
@@ -70,6 +71,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     /// Look whether everything is in place, and say what to do where it is not
     Doctor(doctor::Doctor),
+    /// Ask the running server whether it can serve
+    Healthcheck(healthcheck::Healthcheck),
     /// Settings
     #[command(subcommand)]
     Config(config_check::ConfigCommand),
@@ -98,6 +101,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Audit(audit) => audit.run(&context).await,
         Command::DeadLetters(dead_letters) => dead_letters.run(&context).await,
         Command::Doctor(doctor) => doctor.run(&context).await,
+        Command::Healthcheck(healthcheck) => healthcheck.run(&context).await,
         Command::Config(config) => config.run(&context),
     }
 }

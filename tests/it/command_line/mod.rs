@@ -2,6 +2,7 @@
 //! what it says when it cannot.
 
 mod audit;
+mod healthcheck;
 mod operator;
 mod phone;
 mod settings;

@@ -7,8 +7,9 @@ mod failpoints;
 mod invariants;
 mod kill;
 mod postgres;
-mod proxy;
+mod redis_servers;
 mod refuse;
+mod wire;
 
 /// Without the feature the binary has no steps to die at, and the tests that need them are not built.
 #[cfg(not(feature = "failpoints"))]

@@ -4,7 +4,7 @@
 use super::cast::{Cast, assert_unavailable};
 use super::invariants;
 use super::kill::Busy;
-use super::proxy::{NextCommit, Proxy};
+use super::wire::{Breach, Wire};
 use crate::support::Backend;
 use crate::support::process::{Site, pause};
 use assent::domain::Decision;
@@ -52,32 +52,34 @@ async fn a_commit_that_is_not_reported_is_read_back() {
     };
     let (_, address) = url.split_once('@').unwrap();
     let (server, database) = address.split_once('/').unwrap();
-    let proxy = Proxy::new(server.to_owned()).await;
-    let through_proxy = url.replace(server, &format!("127.0.0.1:{}", proxy.port));
-    assert!(through_proxy.ends_with(database));
+    let wire = Wire::to(server.to_owned()).await;
+    let through_wire = url.replace(server, &format!("127.0.0.1:{}", wire.port));
+    assert!(through_wire.ends_with(database));
     let site = Site::with(
         Backend::Postgres(url),
         vec![
             ("ciba.interval", "1s".into()),
-            ("database.url", through_proxy),
+            ("database.url", through_wire),
         ],
     );
     let (cast, mut server) = Cast::new(&site, 1, 1).await;
     let mut flows = Vec::new();
-    for fate in [NextCommit::LosesItsReply, NextCommit::IsLost] {
-        let refusals = u32::from(fate == NextCommit::IsLost);
+    // PostgreSQL's simple query, which is how sqlx ends a transaction.
+    let is_commit = |bytes: &[u8]| bytes.windows(7).any(|bytes| bytes == b"COMMIT\0");
+    for breach in [Breach::BeforeItsReply, Breach::BeforeItArrives] {
+        let refusals = u32::from(breach == Breach::BeforeItArrives);
         let mut flow = cast.begin(Decision::Approve).await;
         pause(1000).await; // The worker has settled its job, and commits nothing more.
-        proxy.next_commit(fate);
+        wire.break_at(breach, is_commit);
         flow.decide().await;
-        assert!(proxy.has_struck());
-        assert_eq!(flow.trouble.refused, refusals, "{fate:?} of a decision");
+        assert!(wire.has_broken());
+        assert_eq!(flow.trouble.refused, refusals, "{breach:?} of a decision");
 
-        proxy.next_commit(fate);
+        wire.break_at(breach, is_commit);
         flow.redeem(0).await;
-        assert!(proxy.has_struck());
-        assert_eq!(flow.tokens.len(), 1, "{fate:?} of an issuance");
-        assert_eq!(flow.unanswered, refusals, "{fate:?} of an issuance");
+        assert!(wire.has_broken());
+        assert_eq!(flow.tokens.len(), 1, "{breach:?} of an issuance");
+        assert_eq!(flow.unanswered, refusals, "{breach:?} of an issuance");
         flows.push(flow);
     }
     for what in ["decision", "issuance"] {
@@ -170,6 +172,12 @@ async fn without_a_database_everybody_is_told_to_come_back() {
         assert_unavailable(&answer);
     }
     assert_eq!((ready, status("/livez").await), (503, 200));
+    let unwell = site.run(&["healthcheck"]);
+    assert_eq!(unwell.code, Some(1));
+    assert!(
+        unwell.stderr.contains("not ready: the database is"),
+        "{unwell:?}"
+    );
     let listed = list.ended(Duration::from_secs(30)).await;
     assert_eq!(listed.code(), Some(1));
     let said = list.log();

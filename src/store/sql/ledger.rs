@@ -20,7 +20,7 @@ use crate::domain::{
     ClientId, DeviceId, Job, Outcome, Partition, RequestId, Secret, Timestamp, UserId,
 };
 use crate::failpoint;
-use crate::store::StoreError;
+use crate::store::{ClaimedJob, StoreError};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
@@ -231,12 +231,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives up a set of tokens that could not be delivered: erased and revoked in one transaction.
-    /// False: there is nothing left to give up.
+    /// Gives up a set of tokens that could not be delivered: erased and revoked, and their job buried,
+    /// in one transaction. Apart, a death in between would leave a job that finds nothing to send, and
+    /// counts as delivered. False: there is nothing to give up, or the lease was lost.
     pub async fn give_up_tokens(
         &self,
+        claim: &ClaimedJob,
         id: RequestId,
         partition: Partition,
+        reason: &str,
         now: Timestamp,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
@@ -263,7 +266,16 @@ impl Ledger {
         .bind(now.millis())
         .execute(&mut *tx)
         .await?;
-        audit::commit_if_changed(tx, head, entry, erased.rows_affected()).await
+        if erased.rows_affected() == 0
+            || !jobs::settle(&mut tx, LEDGER_QUEUE, claim, now, reason, Some(now)).await?
+        {
+            return Ok(false);
+        }
+        audit::append(&mut tx, head, entry).await?;
+        failpoint::hit("give_up.before_commit");
+        tx.commit().await?;
+        failpoint::hit("give_up.after_commit");
+        Ok(true)
     }
 
     /// Erases responses that may no longer be sent again; those still to be pushed stay. Returns how

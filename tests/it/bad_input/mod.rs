@@ -5,6 +5,7 @@
 
 mod backchannel;
 mod backchannel_headers;
+mod cancel;
 mod check;
 mod client_auth;
 mod connection;
@@ -18,6 +19,7 @@ mod paths_and_methods;
 mod roles;
 mod shapes;
 mod token;
+mod token_life;
 mod userinfo;
 pub mod wire;
 

@@ -64,10 +64,6 @@ async fn register(app: &TestApp, id: &str, algorithm: SignatureAlgorithm, keys: 
     app.client_with(id, registration).await;
 }
 
-fn jwk(pen: &Pen) -> Value {
-    named(pen, &pen.kid)
-}
-
 fn named(pen: &Pen, kid: &str) -> Value {
     let mut jwk = pen.jwk();
     jwk["kid"] = json!(kid);
@@ -106,7 +102,7 @@ async fn statements(backend: Backend) {
             .filter(|other| **other != algorithm)
             .map(|other| Signer::new(*other))
             .collect();
-        let mut keys = vec![jwk(&pen)];
+        let mut keys = vec![pen.jwk_with_kid()];
         keys.extend(others.iter().map(|other| other.key.jwk()));
         register(&app, id, algorithm, &keys).await;
         let claims = good_claims(&app, id);
@@ -158,12 +154,18 @@ async fn statements(backend: Backend) {
 async fn claims(backend: Backend) {
     let app = TestApp::new(backend).await;
     let pen = Pen::p256();
-    register(&app, "bank", SignatureAlgorithm::Es256, &[jwk(&pen)]).await;
+    register(
+        &app,
+        "bank",
+        SignatureAlgorithm::Es256,
+        &[pen.jwk_with_kid()],
+    )
+    .await;
     register(
         &app,
         "other",
         SignatureAlgorithm::Es256,
-        &[jwk(&Pen::p256())],
+        &[Pen::p256().jwk_with_kid()],
     )
     .await;
     app.client("secretive").await;
@@ -254,35 +256,35 @@ async fn keys(backend: Backend) {
     let es256 = SignatureAlgorithm::Es256;
     let bare = |pen: &Pen| pen.jwk();
     let encrypts = |pen: &Pen| {
-        let mut key = jwk(pen);
+        let mut key = pen.jwk_with_kid();
         key["use"] = json!("enc");
         key
     };
     let only_signs = |pen: &Pen| {
-        let mut key = jwk(pen);
+        let mut key = pen.jwk_with_kid();
         key["key_ops"] = json!(["sign"]);
         key
     };
     let elsewhere = |pen: &Pen| {
-        let mut key = jwk(pen);
+        let mut key = pen.jwk_with_kid();
         key["alg"] = json!("ES384");
         key
     };
     // A set, the one who signs, and whether that is the client.
     #[rustfmt::skip]
     let table: Vec<(&str, Vec<Value>, bool)> = vec![
-        ("its key", vec![jwk(&pens[0])], true),
-        ("its second key", vec![jwk(&pens[1]), jwk(&pens[0])], true),
+        ("its key", vec![pens[0].jwk_with_kid()], true),
+        ("its second key", vec![pens[1].jwk_with_kid(), pens[0].jwk_with_kid()], true),
         ("no key", vec![], false),
-        ("not its key", vec![jwk(&pens[1])], false),
+        ("not its key", vec![pens[1].jwk_with_kid()], false),
         ("another key under its kid", vec![named(&pens[1], &pens[0].kid)], false),
         ("its key under another kid", vec![named(&pens[0], "x")], false),
         ("its key without kid", vec![bare(&pens[0])], false),
-        ("two keys under its kid", vec![named(&pens[1], &pens[0].kid), jwk(&pens[0])], true),
-        ("the same key twice", vec![jwk(&pens[0]), jwk(&pens[0])], true),
-        ("an RSA key under its kid before", vec![rsa(&pens[0].kid), jwk(&pens[0])], true),
+        ("two keys under its kid", vec![named(&pens[1], &pens[0].kid), pens[0].jwk_with_kid()], true),
+        ("the same key twice", vec![pens[0].jwk_with_kid(), pens[0].jwk_with_kid()], true),
+        ("an RSA key under its kid before", vec![rsa(&pens[0].kid), pens[0].jwk_with_kid()], true),
         ("more keys under its kid than are tried", (1..6).map(|n| named(&pens[n], &pens[0].kid))
-            .chain([jwk(&pens[0])]).collect(), false),
+            .chain([pens[0].jwk_with_kid()]).collect(), false),
         ("for encryption", vec![encrypts(&pens[0])], false),
         ("not to verify with", vec![only_signs(&pens[0])], false),
         ("a secret beside", vec![json!({ "kty": "oct", "k": "c2VjcmV0", "kid": pens[0].kid })], false),
@@ -313,7 +315,13 @@ fn rsa(kid: &str) -> Value {
 async fn parameters(backend: Backend) {
     let app = TestApp::new(backend).await;
     let pen = Pen::p256();
-    register(&app, "bank", SignatureAlgorithm::Es256, &[jwk(&pen)]).await;
+    register(
+        &app,
+        "bank",
+        SignatureAlgorithm::Es256,
+        &[pen.jwk_with_kid()],
+    )
+    .await;
     let shop = app.client("shop").await;
     let good = pen.sign("JWT", &good_claims(&app, "bank"));
     let assertion = format!("client_assertion={good}");

@@ -8,6 +8,7 @@ use super::forge::{Pen, altered, bend, forgeries, nameless, under_other_kids};
 use super::wire::Request;
 use crate::support::signer::Signer;
 use crate::support::{Backend, RelyingParty, TestApp, approve, es256, on_both, registration};
+use assent::config::Overrides;
 use assent::crypto::{base64url, from_base64url};
 use assent::domain::client::{HintKind, Registration};
 use assent::domain::{SignatureAlgorithm, User};
@@ -21,7 +22,7 @@ on_both!(
     not_one_hint,
 );
 
-const ISSUER: &str = "https://directory.example";
+pub const ISSUER: &str = "https://directory.example";
 
 /// A server that believes the pen's hints, a bank that may send all kinds, and somebody to be asked.
 struct Scene {
@@ -32,24 +33,29 @@ struct Scene {
     _folder: TempDir,
 }
 
-async fn scene(backend: Backend) -> Scene {
-    let pen = Pen::p256();
-    let mut jwk = pen.jwk();
-    jwk["kid"] = json!(pen.kid);
-    let rsa = Signer::new(SignatureAlgorithm::Ps256).key.jwk();
+/// A server that believes what these keys sign as [`ISSUER`].
+pub async fn believing(backend: Backend, keys: Value, more: Overrides) -> (TestApp, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let (jwks, settings) = (
         folder.path().join("jwks.json"),
         folder.path().join("assent.toml"),
     );
-    std::fs::write(&jwks, json!({ "keys": [jwk, rsa] }).to_string()).unwrap();
+    std::fs::write(&jwks, json!({ "keys": keys }).to_string()).unwrap();
     let table = format!(
         "[[ciba.hint_issuers]]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n",
         jwks.display()
     );
     std::fs::write(&settings, table).unwrap();
-    let more = vec![("ciba.open_requests_per_user", "1000".into())];
     let app = TestApp::with_file(backend, Some(&settings), more).await;
+    (app, folder)
+}
+
+async fn scene(backend: Backend) -> Scene {
+    let pen = Pen::p256();
+    let rsa = Signer::new(SignatureAlgorithm::Ps256).key.jwk();
+    let more = vec![("ciba.open_requests_per_user", "1000".into())];
+    let keys = json!([pen.jwk_with_kid(), rsa]);
+    let (app, folder) = believing(backend, keys, more).await;
     let registration = Registration {
         open_requests_per_user: 1000,
         hints: HintKind::ALL.iter().copied().collect(),

@@ -264,14 +264,13 @@ impl<'a> Journey<'a> {
     /// The phone tries nevertheless.
     async fn late_answer(&self) -> (u16, String) {
         let shown = match &self.shown {
-            Some(shown) => shown.clone(),
+            Some(shown) => shown,
             None => match self.phone.show(request_id(&self.id)).await {
-                Ok(shown) => shown,
                 Err(PhoneError::Refused { status, code, .. }) => return (status, code),
-                Err(other) => panic!("{other}"),
+                other => panic!("the phone sees {other:?}"),
             },
         };
-        let answer = self.phone.try_answer(&shown, Decision::Approve, None).await;
+        let answer = self.phone.try_answer(shown, Decision::Approve, None).await;
         let answer = answer.unwrap();
         let code = answer.json()["code"].as_str().unwrap().to_owned();
         (answer.status, code)

@@ -280,6 +280,30 @@ async fn a_ping_that_fails_never_fails_the_request() {
     }
 }
 
+/// Tokens that the client has fetched live on, though it could not be pinged, and though the response
+/// is kept for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_that_fails_takes_no_tokens_back() {
+    let settings = vec![("ciba.redelivery", "60s".into())];
+    let app = TestApp::with(Backend::sqlite(), settings).await;
+    let (_, _, phone) = app.cast().await;
+    let endpoint = RpEndpoint::new(&[Reply::Status(401)]).await;
+    let delivery = Delivery::Ping {
+        endpoint: endpoint.url.clone(),
+    };
+    let shop = told(&app, "shop", delivery).await;
+    let id = ask(&shop, "alice").await;
+    approve(&phone, &id).await;
+    let tokens = shop.poll(&id).await.json();
+    app.run_jobs().await;
+    assert_eq!(app.backend.count("jobs WHERE dead_at IS NOT NULL").await, 1);
+    for token in ["access_token", "refresh_token"] {
+        let about = shop.introspect(tokens[token].as_str().unwrap()).await;
+        assert_eq!(about.json()["active"], true, "{token}");
+    }
+    assert_eq!(shop.poll(&id).await.json(), tokens, "delivered again");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_approval_is_pushed_as_a_failure() {
     let app = TestApp::new(Backend::sqlite()).await;

@@ -20,6 +20,7 @@ mod faults;
 mod flow;
 mod golden;
 mod hints;
+mod interruptions;
 mod model;
 mod polling;
 mod races;

@@ -25,6 +25,8 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
+mod responses;
+
 #[derive(Clone)]
 pub struct Ledger {
     db: Db,
@@ -223,66 +225,6 @@ impl Ledger {
                 Ok((key, state))
             })
             .collect()
-    }
-
-    /// Erases a response that has been delivered.
-    pub async fn erase_response(&self, id: RequestId) -> Result<(), StoreError> {
-        let mut writer = self.db.writer().await?;
-        sqlx::query("UPDATE issuances SET response = NULL WHERE request_id = $1")
-            .bind(id.to_string())
-            .execute(&mut *writer)
-            .await?;
-        Ok(())
-    }
-
-    /// Gives up a set of tokens that could not be delivered: erased and revoked in one transaction.
-    /// False: there is nothing left to give up.
-    pub async fn give_up_tokens(
-        &self,
-        id: RequestId,
-        partition: Partition,
-        now: Timestamp,
-        entry: AuditEntry,
-    ) -> Result<bool, StoreError> {
-        let mut tx = self.db.begin().await?;
-        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
-        let erased = sqlx::query(
-            "UPDATE issuances SET response = NULL WHERE request_id = $1 AND response IS NOT NULL",
-        )
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "UPDATE access_tokens SET revoked_at = $2 WHERE revoked_at IS NULL AND jti IN \
-             (SELECT token_id FROM issuances WHERE request_id = $1)",
-        )
-        .bind(id.to_string())
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "UPDATE refresh_families SET revoked_at = $2 WHERE revoked_at IS NULL AND request_id = $1",
-        )
-        .bind(id.to_string())
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        audit::commit_if_changed(tx, head, entry, erased.rows_affected()).await
-    }
-
-    /// Erases responses that may no longer be sent again; those still to be pushed stay. Returns how
-    /// many.
-    pub async fn erase_responses(&self, issued_before: Timestamp) -> Result<u64, StoreError> {
-        let mut writer = self.db.writer().await?;
-        let done = sqlx::query(
-            "UPDATE issuances SET response = NULL WHERE response IS NOT NULL AND issued_at <= $1 \
-             AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = 'ledger' AND dead_at IS NULL \
-             AND id = 'notify_client:' || issuances.request_id)",
-        )
-        .bind(issued_before.millis())
-        .execute(&mut *writer)
-        .await?;
-        Ok(done.rows_affected())
     }
 }
 

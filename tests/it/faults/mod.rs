@@ -6,6 +6,7 @@ mod drain;
 mod failpoints;
 mod invariants;
 mod kill;
+mod notify;
 mod postgres;
 mod redis_servers;
 mod refuse;

@@ -9,6 +9,7 @@ use super::audit::{self, AuditEntry, TakenHead, chain_of};
 use super::db::{Db, Tx};
 use super::directory::read_key;
 use super::jobs::{self, LEDGER_QUEUE};
+use super::pool::Connection;
 use super::row::Located;
 use super::tokens::{NewAccessToken, insert_access_token, insert_family, insert_refresh_token};
 use crate::crypto::KeyRing;
@@ -21,7 +22,6 @@ use crate::domain::{
 };
 use crate::failpoint;
 use crate::store::StoreError;
-use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
@@ -269,7 +269,7 @@ impl Ledger {
     /// Erases responses that may no longer be sent again; those still to be pushed stay. Returns how
     /// many.
     pub async fn erase_responses(&self, issued_before: Timestamp) -> Result<u64, StoreError> {
-        let mut writer = self.db.writer().await?;
+        let mut writer = self.db.writer().await?.patient();
         let done = sqlx::query(
             "UPDATE issuances SET response = NULL WHERE response IS NOT NULL AND issued_at <= $1 \
              AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = 'ledger' AND dead_at IS NULL \
@@ -410,7 +410,7 @@ impl OpenRedemption {
 }
 
 pub(super) async fn standing(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     user: &UserId,
     client: &ClientId,
     device: Option<&DeviceId>,
@@ -448,7 +448,7 @@ pub(super) async fn standing(
 }
 
 async fn decided(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     keys: &KeyRing,
     id: RequestId,
 ) -> Result<Option<DecidedRequest>, StoreError> {
@@ -485,7 +485,7 @@ fn read_decided(row: &AnyRow, keys: &KeyRing, id: RequestId) -> Result<DecidedRe
 }
 
 async fn used_approval(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     keys: &KeyRing,
     id: RequestId,
 ) -> Result<Option<UsedApproval>, StoreError> {

@@ -3,12 +3,12 @@
 use super::audit::{self, AuditEntry, SYSTEM_PARTITION, TakenHead, chain_of};
 use super::db::{Db, Tx};
 use super::ledger::{Standing, standing};
+use super::pool::Connection;
 use super::row::Located;
 use crate::crypto::KeyRing;
 use crate::domain::token::{AccessToken, KnownToken, RefreshFamily, Revocations};
 use crate::domain::{ClientId, DeviceId, Partition, Scope, Secret, Timestamp, UserId};
 use crate::store::StoreError;
-use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
@@ -232,7 +232,7 @@ impl TokenStore {
 
     /// Forgets access tokens that ran out, and erases responses that may not be given again.
     pub async fn sweep(&self, now: Timestamp, used_before: Timestamp) -> Result<(), StoreError> {
-        let mut writer = self.db.writer().await?;
+        let mut writer = self.db.writer().await?.patient();
         sqlx::query("DELETE FROM access_tokens WHERE expires_at <= $1")
             .bind(now.millis())
             .execute(&mut *writer)
@@ -315,7 +315,7 @@ pub(super) async fn insert_access_token(
 }
 
 pub(super) async fn insert_refresh_token(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     hash: &str,
     family_id: &str,
     now: Timestamp,

@@ -114,8 +114,6 @@ pub async fn measure(
     for _ in 1..STARTS {
         let (server, took) = Server::start(program, &settings).await?;
         start_ms.push(micros(took) / 1000.0);
-        // Ready is not yet able to stop: the signals are taken a moment later.
-        pause(WINDOW).await;
         server.stop().await?;
     }
     let (server, took) = Server::start(program, &settings).await?;

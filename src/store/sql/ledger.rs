@@ -80,6 +80,18 @@ pub enum Redemption {
     Undecided,
 }
 
+/// A page of what the projection must show.
+#[derive(Debug, Default)]
+pub struct StandingStates {
+    pub states: Vec<(RequestId, State)>,
+    /// Rows that do not say what they stand for.
+    pub damaged: Vec<StoreError>,
+    /// The id of the last row, read or not: where the next page begins.
+    pub last: Option<String>,
+    /// There may be more.
+    pub is_full: bool,
+}
+
 /// Tokens that were issued, as far as the Ledger keeps them.
 #[derive(Clone, Debug)]
 pub struct IssuedTokens {
@@ -190,13 +202,13 @@ impl Ledger {
 
     /// A page of what the projection must show of the requests that still matter, in the order of
     /// their ids, after `after`. A used approval counts too: a record that lost both writes would
-    /// otherwise say "pending" of a request that is over.
+    /// otherwise say "pending" of a request that is over. A row that cannot be read holds up no other.
     pub async fn standing_states(
         &self,
-        after: Option<RequestId>,
+        after: Option<&str>,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Vec<(RequestId, State)>, StoreError> {
+    ) -> Result<StandingStates, StoreError> {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
             "SELECT o.request_id, o.outcome, i.kind FROM outcomes o \
@@ -205,20 +217,21 @@ impl Ledger {
              ORDER BY o.request_id LIMIT $3",
         )
         .bind(now.millis())
-        .bind(after.map_or_else(String::new, |id| id.to_string()))
+        .bind(after.unwrap_or_default())
         .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Located::new(row, "outcomes", "request_id");
-                let state = match row.optional_text("kind")? {
-                    None => State::from(row.parse::<Outcome>("outcome")?),
-                    Some(_) => State::from(row.parse::<Issuance>("kind")?),
-                };
-                Ok((row.request_id("request_id")?, state))
-            })
-            .collect()
+        let mut page = StandingStates::default();
+        for row in &rows {
+            let row = Located::new(row, "outcomes", "request_id");
+            page.last = Some(row.text("request_id")?);
+            match standing_state(&row) {
+                Ok(state) => page.states.push(state),
+                Err(damage) => page.damaged.push(damage),
+            }
+        }
+        page.is_full = rows.len() == limit as usize;
+        Ok(page)
     }
 
     /// Erases a response that has been delivered.
@@ -407,6 +420,14 @@ impl OpenRedemption {
         failpoint::hit("redeem.after_commit");
         Ok(())
     }
+}
+
+fn standing_state(row: &Located<'_>) -> Result<(RequestId, State), StoreError> {
+    let state = match row.optional_text("kind")? {
+        None => State::from(row.parse::<Outcome>("outcome")?),
+        Some(_) => State::from(row.parse::<Issuance>("kind")?),
+    };
+    Ok((row.request_id("request_id")?, state))
 }
 
 pub(super) async fn standing(

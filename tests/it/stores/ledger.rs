@@ -306,21 +306,21 @@ async fn states_are_listed_page_by_page(backend: Backend) {
     all_states.push((id(11), State::Denied));
 
     let list = async |limit: u32, now| {
-        let (mut after, mut listed, mut pages) = (None, Vec::new(), 0);
+        let (mut after, mut listed, mut pages) = (None::<String>, Vec::new(), 0);
         loop {
-            let page = cast
-                .house
-                .ledger
-                .standing_states(after, limit, at(now))
-                .await
-                .unwrap();
-            assert!(page.len() <= limit as usize);
+            let ledger = &cast.house.ledger;
+            let page = ledger
+                .standing_states(after.as_deref(), limit, at(now))
+                .await;
+            let page = page.unwrap();
+            assert!(page.states.len() <= limit as usize && page.damaged.is_empty());
+            assert_eq!(page.is_full, page.states.len() == limit as usize);
             pages += 1;
-            let Some((last, _)) = page.last() else {
+            after = page.last;
+            listed.extend(page.states);
+            if after.is_none() {
                 return (listed, pages);
-            };
-            after = Some(*last);
-            listed.extend(page);
+            }
         }
     };
     let by_text =

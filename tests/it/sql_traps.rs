@@ -79,13 +79,18 @@ fn writes_that_return_rows_are_read_to_the_end() {
 fn the_head_is_taken_first() {
     let mut writers = 0;
     for (file, source) in sources("src/store/sql") {
-        if ["ledger.rs", "directory.rs", "keys.rs"]
-            .iter()
-            .any(|name| file.ends_with(name))
-        {
+        let name = file.to_string_lossy();
+        let homes = ["ledger.rs", "tokens.rs", "keys.rs", "/directory/"];
+        // In audit.rs itself: the helper through which single changes go.
+        let source = match file.ends_with("audit.rs") {
+            true => source.split("pub struct AuditLog").next().unwrap(),
+            false => &source,
+        };
+        if file.ends_with("audit.rs") || homes.iter().any(|home| name.contains(home)) {
             for (at, begin) in source.match_indices("db.begin().await?;") {
                 let next = source[at + begin.len()..].trim_start();
-                let taken = next.starts_with("let head = audit::take_head(&mut tx, ");
+                let next = next.replace("audit::", "");
+                let taken = next.starts_with("let head = take_head(&mut tx, ");
                 assert!(taken, "{}: {next:.80}", file.display());
                 writers += 1;
             }

@@ -197,16 +197,12 @@ impl TokenStore {
         now: Timestamp,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.db.begin().await?;
-        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE refresh_families SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
         )
         .bind(family_id)
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        audit::commit_if_changed(tx, head, entry, done.rows_affected()).await
+        .bind(now.millis());
+        audit::change(&self.db, chain_of(partition), entry, change).await
     }
 
     /// Ends one access token. False: it had ended before.
@@ -217,17 +213,13 @@ impl TokenStore {
         now: Timestamp,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.db.begin().await?;
         let chain = partition.map_or(SYSTEM_PARTITION, chain_of);
-        let head = audit::take_head(&mut tx, chain).await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE access_tokens SET revoked_at = $2 WHERE jti = $1 AND revoked_at IS NULL",
         )
         .bind(id)
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        audit::commit_if_changed(tx, head, entry, done.rows_affected()).await
+        .bind(now.millis());
+        audit::change(&self.db, chain, entry, change).await
     }
 
     /// Forgets access tokens that ran out, and erases responses that may not be given again.

@@ -18,7 +18,10 @@ everywhere!(
     any_of_several_phones_may_answer,
     an_answer_can_be_sent_again,
 );
-on_both!(the_projection_may_be_lost);
+on_both!(
+    the_projection_may_be_lost,
+    a_damaged_outcome_holds_up_no_other,
+);
 
 /// The whole happy case, with every body as it is on the wire.
 async fn approval_brings_tokens(ground: Ground) {
@@ -332,6 +335,46 @@ async fn the_projection_may_be_lost(backend: Backend) {
     assert_oauth_error(&bank.poll(&redeemed).await, 400, "invalid_grant");
     assert_eq!(bank.poll(&approved).await.status, 200);
     assert_oauth_error(&bank.poll(&approved).await, 400, "invalid_grant");
+}
+
+/// A row that nobody can read any more holds up itself alone.
+async fn a_damaged_outcome_holds_up_no_other(backend: Backend) {
+    let app = TestApp::new(backend).await;
+    let (bank, _, phone) = app.cast().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = bank.start("alice").await;
+        deny(&phone, &id).await;
+        ids.push(id);
+    }
+    // In the order of the sweep: the first and the last are damaged, each in its way.
+    ids.sort_by_key(|id| request_id(id).to_string());
+    for (id, damage) in [
+        (&ids[0], "outcome = 'perhaps'"),
+        (&ids[2], "request_id = '~ no hash'"),
+    ] {
+        let row = request_id(id);
+        let update = format!("UPDATE outcomes SET {damage} WHERE request_id = '{row}'");
+        assert_eq!(app.backend.execute(&update).await, 1);
+    }
+    app.backend
+        .execute("UPDATE pending_requests SET state = 'pending'")
+        .await;
+    let page = app.services().ledger.standing_states(None, 2, app.now());
+    let page = page.await.unwrap();
+    let named = format!("outcomes row {}: outcome", request_id(&ids[0]));
+    assert_eq!(page.damaged[0].to_string(), named);
+    assert_eq!((page.states.len(), page.is_full), (1, true));
+
+    assert_eq!(app.services().reconcile().await.unwrap(), 1);
+    assert_oauth_error(&bank.poll(&ids[1]).await, 400, "access_denied");
+    assert_oauth_error(&bank.poll(&ids[0]).await, 400, "authorization_pending");
+    let metrics = format!("{}/metrics", app.management_url);
+    let metrics = app.http.get(&metrics, &[]).await.unwrap().body;
+    assert!(
+        metrics.contains("assent_damaged_outcomes_total"),
+        "{metrics}"
+    );
 }
 
 /// The reply to a decision, or to an enrolment, was lost: the phone sends the same again.

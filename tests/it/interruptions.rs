@@ -193,7 +193,10 @@ impl<'a> Journey<'a> {
                 approve(&self.phone, &self.id).await;
                 self.app.backend.allow("UPDATE", table).await;
                 let (pending, now) = (&self.app.services().pending, self.app.now());
-                let known = pending.find(request_id(&self.id), now).await.unwrap();
+                let known = pending
+                    .find(self.app.key(&self.client, &self.id), now)
+                    .await
+                    .unwrap();
                 assert_eq!(known.unwrap().state, State::Pending);
             }
             Gap::Approved => approve(&self.phone, &self.id).await,

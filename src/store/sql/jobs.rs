@@ -1,11 +1,11 @@
 //! Leased jobs in a table. The Ledger's queue and the pending store's queue share it, by name.
 
 use super::db::{Db, Tx};
+use super::pool::Connection;
 use super::row::Located;
 use crate::domain::{Job, Timestamp};
 use crate::store::{ClaimedJob, DeadJob, JobQueue, QueueDepth, StoreError};
 use async_trait::async_trait;
-use sqlx::AnyConnection;
 use std::time::Duration;
 
 /// Jobs that are created together with a pending request.
@@ -41,7 +41,7 @@ impl SqlJobQueue {
 
 /// Moves the due time of a job whose lease is still ours; false when it is not.
 pub(super) async fn settle(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     queue: &'static str,
     claim: &ClaimedJob,
     due: Timestamp,

@@ -9,6 +9,7 @@ use super::audit::{self, AuditEntry, TakenHead, chain_of};
 use super::db::{Db, Tx};
 use super::directory::read_key;
 use super::jobs::{self, LEDGER_QUEUE};
+use super::pool::Connection;
 use super::row::Located;
 use super::tokens::{NewAccessToken, insert_access_token, insert_family, insert_refresh_token};
 use crate::crypto::KeyRing;
@@ -21,7 +22,6 @@ use crate::domain::{
 };
 use crate::failpoint;
 use crate::store::StoreError;
-use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
@@ -80,6 +80,18 @@ pub enum Redemption {
     Expired,
     /// Nothing was decided.
     Undecided,
+}
+
+/// A page of what the projection must show.
+#[derive(Debug, Default)]
+pub struct StandingStates {
+    pub states: Vec<(RequestKey, State)>,
+    /// Rows that do not say what they stand for.
+    pub damaged: Vec<StoreError>,
+    /// The id of the last row, read or not: where the next page begins.
+    pub last: Option<String>,
+    /// There may be more.
+    pub is_full: bool,
 }
 
 /// Tokens that were issued, as far as the Ledger keeps them.
@@ -192,13 +204,13 @@ impl Ledger {
 
     /// A page of what the projection must show of the requests that still matter, in the order of
     /// their ids, after `after`. A used approval counts too: a record that lost both writes would
-    /// otherwise say "pending" of a request that is over.
+    /// otherwise say "pending" of a request that is over. A row that cannot be read holds up no other.
     pub async fn standing_states(
         &self,
-        after: Option<RequestId>,
+        after: Option<&str>,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Vec<(RequestKey, State)>, StoreError> {
+    ) -> Result<StandingStates, StoreError> {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
             "SELECT o.request_id, o.partition, o.outcome, i.kind FROM outcomes o \
@@ -207,24 +219,21 @@ impl Ledger {
              ORDER BY o.request_id LIMIT $3",
         )
         .bind(now.millis())
-        .bind(after.map_or_else(String::new, |id| id.to_string()))
+        .bind(after.unwrap_or_default())
         .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Located::new(row, "outcomes", "request_id");
-                let state = match row.optional_text("kind")? {
-                    None => State::from(row.parse::<Outcome>("outcome")?),
-                    Some(_) => State::from(row.parse::<Issuance>("kind")?),
-                };
-                let key = RequestKey {
-                    partition: Partition(row.small("partition")?),
-                    id: row.request_id("request_id")?,
-                };
-                Ok((key, state))
-            })
-            .collect()
+        let mut page = StandingStates::default();
+        for row in &rows {
+            let row = Located::new(row, "outcomes", "request_id");
+            page.last = Some(row.text("request_id")?);
+            match standing_state(&row) {
+                Ok(state) => page.states.push(state),
+                Err(damage) => page.damaged.push(damage),
+            }
+        }
+        page.is_full = rows.len() == limit as usize;
+        Ok(page)
     }
 }
 
@@ -355,8 +364,20 @@ impl OpenRedemption {
     }
 }
 
+fn standing_state(row: &Located<'_>) -> Result<(RequestKey, State), StoreError> {
+    let state = match row.optional_text("kind")? {
+        None => State::from(row.parse::<Outcome>("outcome")?),
+        Some(_) => State::from(row.parse::<Issuance>("kind")?),
+    };
+    let key = RequestKey {
+        partition: Partition(row.small("partition")?),
+        id: row.request_id("request_id")?,
+    };
+    Ok((key, state))
+}
+
 pub(super) async fn standing(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     user: &UserId,
     client: &ClientId,
     device: Option<&DeviceId>,
@@ -394,7 +415,7 @@ pub(super) async fn standing(
 }
 
 async fn decided(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     keys: &KeyRing,
     id: RequestId,
 ) -> Result<Option<DecidedRequest>, StoreError> {
@@ -431,7 +452,7 @@ fn read_decided(row: &AnyRow, keys: &KeyRing, id: RequestId) -> Result<DecidedRe
 }
 
 async fn used_approval(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     keys: &KeyRing,
     id: RequestId,
 ) -> Result<Option<UsedApproval>, StoreError> {

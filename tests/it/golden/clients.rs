@@ -3,7 +3,7 @@
 
 use super::{Names, assert_golden};
 use crate::support::rp_endpoint::{Notification, RpEndpoint};
-use crate::support::{Backend, RelyingParty, TestApp, approve, deny, registration, request_id};
+use crate::support::{Backend, RelyingParty, TestApp, approve, deny, registration};
 use assent::domain::Scope;
 use assent::domain::client::{AccessTokenFormat, Delivery, Grant, Registration};
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ async fn notifications_and_a_withdrawal() {
     app.run_jobs().await;
     let late = ask(&bank, "alice").await;
     approve(&phone, &late).await;
-    let cancelled = app.services().cancel(request_id(&late), "test").await;
+    let cancelled = app.cancel(&bank, &late).await;
     cancelled.unwrap();
     app.run_jobs().await;
     let expired = ask(&bank, "alice").await;

@@ -19,7 +19,8 @@ use assent::crypto::KeyRing;
 use assent::domain::client::Registration;
 use assent::domain::user::Login;
 use assent::domain::{
-    AuthReqId, Client, ClientId, Decision, RequestId, Scope, SignatureAlgorithm, Timestamp, User,
+    AuthReqId, Client, ClientId, Decision, RequestId, RequestKey, Scope, SignatureAlgorithm,
+    Timestamp, User,
 };
 use assent::entropy::SystemEntropy;
 use assent::phone::http::{Answer, HttpClient, basic};
@@ -266,12 +267,18 @@ impl TestApp {
         client: &RelyingParty,
         auth_req_id: &str,
     ) -> Result<Cancelled, StoreError> {
+        let key = self.key(client, auth_req_id);
+        self.services().cancel(key, "test").await
+    }
+
+    /// Where a client's request is found.
+    pub fn key(&self, client: &RelyingParty, auth_req_id: &str) -> RequestKey {
         let id = AuthReqId::new(auth_req_id.to_owned());
         let handle = self
             .services()
             .keys
             .open_auth_req_id(&client.client.id, &id);
-        self.services().cancel(handle.unwrap().key(), "test").await
+        handle.unwrap().key()
     }
 
     /// The same relying party at this node.

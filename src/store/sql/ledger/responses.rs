@@ -68,7 +68,7 @@ impl Ledger {
     /// Erases responses that may no longer be sent again; those still to be pushed stay. Returns how
     /// many.
     pub async fn erase_responses(&self, issued_before: Timestamp) -> Result<u64, StoreError> {
-        let mut writer = self.db.writer().await?;
+        let mut writer = self.db.writer().await?.patient();
         let done = sqlx::query(
             "UPDATE issuances SET response = NULL WHERE response IS NOT NULL AND issued_at <= $1 \
              AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = 'ledger' AND dead_at IS NULL \

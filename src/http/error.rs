@@ -94,7 +94,7 @@ impl OAuthError {
         )
     }
 
-    fn unavailable() -> Self {
+    pub fn unavailable() -> Self {
         Self {
             retry: true,
             ..Self::new(
@@ -313,6 +313,14 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", title)
     }
 
+    pub fn unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "temporarily_unavailable",
+            "not confirmed; try again shortly",
+        )
+    }
+
     pub fn proof_missing() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -359,11 +367,7 @@ impl ResponseError for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if log_store(&error) {
-            Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "temporarily_unavailable",
-                "not confirmed; try again shortly",
-            )
+            Self::unavailable()
         } else {
             Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

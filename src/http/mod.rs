@@ -1,5 +1,6 @@
 //! The wire: parses, calls one use case, shapes the answer. Decides nothing.
 
+mod admission;
 mod backchannel;
 mod cancel;
 mod client;
@@ -16,6 +17,7 @@ mod token;
 mod token_life;
 mod userinfo;
 
+pub use admission::{Admission, admit};
 pub use management::{Readiness, management};
 pub use observe::observe;
 
@@ -35,6 +37,7 @@ pub mod path {
     pub const INTROSPECT: &str = "/introspect";
     pub const REVOKE: &str = "/revoke";
     pub const CANCEL: &str = "/bc-cancel";
+    pub const DEVICE_API: &str = "/device/v1/";
 }
 
 /// All public endpoints; `/bc-cancel` only where it is switched on.

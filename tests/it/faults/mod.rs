@@ -2,6 +2,7 @@
 //! on as real ones would. Afterwards the promises must hold: see [`invariants`].
 
 mod cast;
+mod degradation;
 mod drain;
 mod failpoints;
 mod invariants;

@@ -1,14 +1,19 @@
 //! Real processes that are killed, stopped, starved and restarted, while relying parties and phones go
 //! on as real ones would. Afterwards the promises must hold: see [`invariants`].
 
+mod busy;
 mod cast;
 mod drain;
 mod failpoints;
 mod invariants;
 mod kill;
 mod postgres;
+mod redis_data;
+mod redis_failover;
+mod redis_links;
 mod redis_servers;
 mod refuse;
+mod storm;
 mod wire;
 
 /// Without the feature the binary has no steps to die at, and the tests that need them are not built.

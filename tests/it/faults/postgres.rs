@@ -1,9 +1,9 @@
 //! PostgreSQL ends connections, goes away and comes back, and answers are lost on the way: nobody is told
 //! anything wrong, and the server recovers by itself.
 
+use super::busy::Busy;
 use super::cast::{Cast, assert_unavailable};
 use super::invariants;
-use super::kill::Busy;
 use super::wire::{Breach, Wire};
 use crate::support::Backend;
 use crate::support::process::{Site, pause};

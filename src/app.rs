@@ -11,7 +11,7 @@ use crate::entropy::{Entropy, SystemEntropy};
 use crate::http::{self, Readiness};
 use crate::push::{PushRecorder, PushSender};
 use crate::service::{Parts, Services};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, StopSignals};
 use crate::store::JobQueue;
 use crate::store::redis::Redis;
 use crate::store::sql::jobs::LEDGER_QUEUE;
@@ -234,7 +234,7 @@ impl Server {
     }
 
     /// Serves until the process is asked to stop, then drains.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self, mut signals: StopSignals) -> anyhow::Result<()> {
         self.start_background();
         tracing::info!(
             issuer = self.core.services.policy.issuer,
@@ -243,11 +243,11 @@ impl Server {
             database = self.core.db.dialect_name(),
             "serving"
         );
-        Shutdown::asked_to_stop().await?;
+        signals.next().await;
         tracing::info!("draining; a second signal ends at once");
         tokio::select! {
             drained = self.stop() => drained,
-            _ = Shutdown::asked_to_stop() => anyhow::bail!("stopped before everything was drained"),
+            () = signals.next() => anyhow::bail!("stopped before everything was drained"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! How a server ends: first it drains, then it is gone.
 
 use std::future::Future;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,18 +24,30 @@ impl Shutdown {
     {
         self.tasks.spawn(task)
     }
+}
 
-    /// Ends when the process is asked to stop (SIGINT, SIGTERM).
-    pub async fn asked_to_stop() -> std::io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut interrupt, mut terminate) = (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        );
+/// The signals that ask the process to stop: SIGINT and SIGTERM.
+#[derive(Debug)]
+pub struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// From here on a signal is heard instead of ending the process. Before the first listener is bound:
+    /// whoever sees a port open may ask at once.
+    pub fn heed() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Ends with the next signal, or with one that came since the last.
+    pub async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-        Ok(())
     }
 }

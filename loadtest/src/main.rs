@@ -16,7 +16,7 @@ mod server;
 mod stopwatch;
 
 use anyhow::Context as _;
-use assent::shutdown::Shutdown;
+use assent::shutdown::StopSignals;
 use clap::Parser;
 use database::Database;
 use load::Load;
@@ -154,9 +154,10 @@ async fn run_on(
         connections: arguments.connections,
         limit: Duration::from_secs(arguments.limit as u64),
     };
+    let mut signals = StopSignals::heed()?;
     let measured = measure::measure(program, folder, database, load, arguments.people);
     tokio::select! {
         report = measured => report.with_context(|| format!("on {}", database.name)),
-        _ = Shutdown::asked_to_stop() => anyhow::bail!("interrupted"),
+        () = signals.next() => anyhow::bail!("interrupted"),
     }
 }

@@ -3,7 +3,7 @@
 use crate::cast::Cast;
 use crate::database::Database;
 use crate::load::{self, Load, Worker};
-use crate::operations::{Ask, Floor, Flow, Poll};
+use crate::operations::{Ask, Floor, Flow, Poll, RelyingParty};
 use crate::proc;
 use crate::report::{DatabaseReport, Row};
 use crate::server::{Server, Settings};
@@ -114,8 +114,6 @@ pub async fn measure(
     for _ in 1..STARTS {
         let (server, took) = Server::start(program, &settings).await?;
         start_ms.push(micros(took) / 1000.0);
-        // Ready is not yet able to stop: the signals are taken a moment later.
-        pause(WINDOW).await;
         server.stop().await?;
     }
     let (server, took) = Server::start(program, &settings).await?;
@@ -134,7 +132,7 @@ pub async fn measure(
 
     let mut people = cast.enrol().await?;
     let answering = people.split_off(people.len() / 2);
-    let waiting = people.into_iter().map(|(login, _)| login).collect();
+    let waiting: Vec<String> = people.into_iter().map(|(login, _)| login).collect();
     let (rp, size) = (&cast.rp, load.connections);
     let warm_up = Load {
         count: WARM_UP,
@@ -145,17 +143,24 @@ pub async fn measure(
     let (floor, _) = meter
         .measure("GET /jwks", load, Floor::team(rp, size))
         .await?;
-    let (ask, workers) = meter
-        .measure("POST /bc-authorize", load, Ask::team(rp, size, waiting))
-        .await?;
-    let ids: Vec<String> = workers.into_iter().flat_map(|w| w.auth_req_ids).collect();
-    let load_of_polls = Load {
-        count: ids.len(),
-        ..load
-    };
-    let team = Poll::team(rp, size, ids.into());
+    let team = Ask::team(rp, size, waiting.clone());
+    let (ask, workers) = meter.measure("POST /bc-authorize", load, team).await?;
+    let (load_of_polls, team) = polls(load, rp, workers);
     let (poll, _) = meter
         .measure("POST /token, pending", load_of_polls, team)
+        .await?;
+    // A request is polled by the client that made it.
+    let asking = cast.signer.sign(load.count);
+    let (asked, workers) = load::run(load, Ask::team(&asking, size, waiting)).await?;
+    anyhow::ensure!(
+        asked.failed == 0,
+        "requests by private_key_jwt: {:?}",
+        asked.failures
+    );
+    let polling = cast.signer.sign(load.count);
+    let (load_of_polls, team) = polls(load, &polling, workers);
+    let (poll_by_key, _) = meter
+        .measure("the same, private_key_jwt", load_of_polls, team)
         .await?;
     let (flow, _) = meter
         .measure("full flow", load, Flow::team(rp, size, answering))
@@ -166,10 +171,20 @@ pub async fn measure(
     Ok(DatabaseReport {
         database: database.name,
         poll_to_floor: poll.server_us / floor.server_us,
-        rows: vec![floor, ask, poll, flow],
+        rows: vec![floor, ask, poll, poll_by_key, flow],
         start_ms,
         idle_rss_bytes: idle_rss,
         loaded_rss_bytes: loaded_rss,
         idle_cpu_us_per_s: idle_cpu,
     })
+}
+
+/// One poll of each request that was made.
+fn polls(load: Load, rp: &RelyingParty, asked: Vec<Ask>) -> (Load, Vec<Poll>) {
+    let ids: Vec<String> = asked.into_iter().flat_map(|w| w.auth_req_ids).collect();
+    let load = Load {
+        count: ids.len(),
+        ..load
+    };
+    (load, Poll::team(rp, load.connections, ids.into()))
 }

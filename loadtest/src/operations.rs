@@ -5,38 +5,63 @@ use anyhow::Context as _;
 use assent::domain::Decision;
 use assent::phone::Phone;
 use assent::phone::http::{Answer, HttpClient};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 const CIBA_GRANT: &str = "urn:openid:params:grant-type:ciba";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Requests that nobody answers must outlive the run: the most that a server grants, in seconds.
 const LONG: [(&str, &str); 1] = [("requested_expiry", "600")];
 
-/// A connection to the server, and the header that proves who comes over it.
+/// How a relying party proves who it is.
+#[derive(Clone)]
+pub enum Credentials {
+    /// The value of `Authorization` (client_secret_basic).
+    Basic(String),
+    /// Statements that were signed beforehand, each good for one request (private_key_jwt).
+    Assertions(Arc<Mutex<Vec<String>>>),
+}
+
+/// A connection to the server, and the proof of who comes over it.
 pub struct RelyingParty {
     pub issuer: String,
-    /// The value of `Authorization` (client_secret_basic).
-    pub authorization: String,
+    pub credentials: Credentials,
     http: HttpClient,
 }
 
 impl RelyingParty {
-    pub fn new(issuer: String, authorization: String) -> Self {
+    pub fn new(issuer: String, credentials: Credentials) -> Self {
         Self {
             issuer,
-            authorization,
+            credentials,
             http: HttpClient::new(),
         }
     }
 
     /// The same relying party on a connection of its own.
     fn connect(&self) -> Self {
-        Self::new(self.issuer.clone(), self.authorization.clone())
+        Self::new(self.issuer.clone(), self.credentials.clone())
     }
 
     async fn post(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Answer> {
         let url = format!("{}{path}", self.issuer);
-        let headers = [("authorization", self.authorization.as_str())];
-        Ok(self.http.form(&url, &headers, parameters).await?)
+        let answer = match &self.credentials {
+            Credentials::Basic(header) => {
+                let headers = [("authorization", header.as_str())];
+                self.http.form(&url, &headers, parameters).await
+            }
+            Credentials::Assertions(signed) => {
+                let next = signed.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let assertion = next.context("there are no assertions left")?;
+                let proof = [
+                    ("client_assertion_type", JWT_BEARER),
+                    ("client_assertion", assertion.as_str()),
+                ];
+                self.http
+                    .form(&url, &[], &[parameters, &proof].concat())
+                    .await
+            }
+        };
+        Ok(answer?)
     }
 
     /// Asks a person to sign in; returns the `auth_req_id`.

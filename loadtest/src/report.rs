@@ -82,7 +82,7 @@ impl fmt::Display for DatabaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:23} {:>6} {:>7} {:>10} {:>10} {:>8} {:>8}",
+            "{:27} {:>6} {:>7} {:>10} {:>10} {:>8} {:>8}",
             self.database, "count", "failed", "server us", "db us", "p50 ms", "p99 ms"
         )?;
         for row in &self.rows {
@@ -96,7 +96,7 @@ impl fmt::Display for DatabaseReport {
             };
             writeln!(
                 f,
-                "  {:21} {:>6} {:>7} {:>10.1} {:>10} {:>8.2} {:>8.2}{note}",
+                "  {:25} {:>6} {:>7} {:>10.1} {:>10} {:>8.2} {:>8.2}{note}",
                 row.name,
                 row.operations,
                 row.failed,

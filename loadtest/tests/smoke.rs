@@ -39,7 +39,7 @@ fn a_short_run_measures_every_operation() {
     assert_eq!(databases.len(), 1 + usize::from(postgres.is_some()));
     for database in databases {
         let rows = database["rows"].as_array().unwrap();
-        assert_eq!(rows.len(), 4);
+        assert_eq!(rows.len(), 5);
         for row in rows {
             assert_eq!(
                 (&row["operations"], &row["failed"]),

@@ -9,6 +9,7 @@ use crate::domain::user::{Login, User};
 use crate::domain::{ClientId, Scope, Secret};
 use crate::phone::{EnrolmentLink, Phone};
 use crate::service::Services;
+use crate::shutdown::StopSignals;
 use crate::telemetry;
 use anyhow::Context as _;
 use clap::Args;
@@ -51,6 +52,7 @@ impl Dev {
             ],
         )?;
         telemetry::init_logs(&config.log)?;
+        let signals = StopSignals::heed()?;
         let listeners = Listeners::bind(&config)?;
         config.server.issuer = format!("http://{}", listeners.public_address()?);
         write_settings(&data, &config)?;
@@ -101,7 +103,7 @@ impl Dev {
                 "config": data.join("assent.toml"),
             }),
         );
-        server.run().await
+        server.run(signals).await
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::app::{Core, Listeners, Server, World};
 use crate::config::{Mode, Overrides};
+use crate::shutdown::StopSignals;
 use crate::telemetry;
 use clap::Args;
 
@@ -20,6 +21,7 @@ impl Serve {
         if config.server.mode == Mode::Dev {
             tracing::warn!("DEV MODE: not for production");
         }
+        let signals = StopSignals::heed()?;
         let listeners = Listeners::bind(&config)?;
         let core = if self.migrate {
             Core::migrate_and_open(&config, World::real()).await?
@@ -27,7 +29,7 @@ impl Serve {
             Core::open(&config, World::real()).await?
         };
         core.check().await?;
-        Server::listen(core, &config, listeners)?.run().await
+        Server::listen(core, &config, listeners)?.run(signals).await
     }
 }
 

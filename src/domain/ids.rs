@@ -52,12 +52,23 @@ impl DeviceId {
     }
 }
 
+impl UserId {
+    /// Reads what can be a `sub`: 1 to 255 visible ASCII characters (OpenID Connect Core 2). Whatever
+    /// else somebody else's statement holds is nobody, and may be nothing that a database takes.
+    pub fn parse(text: &str) -> Option<Self> {
+        visible(text).then(|| Self(text.to_owned()))
+    }
+}
+
 impl ClientId {
     /// Reads 1 to 255 visible ASCII characters (RFC 6749 A.1); `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let visible = text.bytes().all(|b| matches!(b, 0x21..=0x7e));
-        (visible && (1..=255).contains(&text.len())).then(|| Self(text.to_owned()))
+        visible(text).then(|| Self(text.to_owned()))
     }
+}
+
+fn visible(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| matches!(b, 0x21..=0x7e))
 }
 
 /// SHA-256 of the `auth_req_id`: how every store, log line and signed statement names a request.

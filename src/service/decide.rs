@@ -90,6 +90,8 @@ impl Services {
             .directory
             .client(&facts.client_id)
             .await?
+            // Whoever may not ask has nothing to say to people either.
+            .filter(|client| client.locked_at.is_none())
             .ok_or(DecideError::NotAllowed)?;
         let template = display::LOGIN;
         let challenge = Challenge {

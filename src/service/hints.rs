@@ -11,6 +11,7 @@ use crate::domain::user::Login;
 use crate::domain::{SignatureAlgorithm, Timestamp, User, UserId};
 use crate::store::StoreError;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// How far an issuer's clock may be ahead of ours.
@@ -71,7 +72,8 @@ struct LoginHintToken {
     exp: i64,
     iat: Option<i64>,
     jti: Option<String>,
-    sub_id: SubjectIdentifier,
+    /// A [`SubjectIdentifier`], which alone would also read an array of its values.
+    sub_id: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,9 +83,9 @@ enum Audience {
     Many(Vec<String>),
 }
 
-/// A subject identifier (RFC 9493 3.2).
+/// A subject identifier (RFC 9493 3.2), with no member but those of its format (RFC 9493 3).
 #[derive(Debug, Deserialize)]
-#[serde(tag = "format", rename_all = "snake_case")]
+#[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
 enum SubjectIdentifier {
     Account { uri: String },
     Email { email: String },
@@ -165,6 +167,8 @@ impl Services {
         if claims.iss != issuer.issuer || !for_us || ahead {
             return Err(HintError::Invalid);
         }
+        let sub_id = serde_json::from_value(Value::Object(claims.sub_id));
+        let sub_id = sub_id.map_err(|_| HintError::Invalid)?;
         if claims.exp <= now.secs() {
             return Err(HintError::ExpiredToken);
         }
@@ -179,7 +183,7 @@ impl Services {
                 return Err(HintError::Invalid);
             }
         }
-        match claims.sub_id {
+        match sub_id {
             SubjectIdentifier::Email { email } => self.user_by_login(&email).await,
             SubjectIdentifier::PhoneNumber { phone_number } => {
                 self.user_by_login(&phone_number).await
@@ -188,7 +192,10 @@ impl Services {
                 Some(account) => self.user_by_login(account).await,
                 None => Err(HintError::Invalid),
             },
-            SubjectIdentifier::Opaque { id } => Ok(self.directory.user(&UserId::new(id)).await?),
+            SubjectIdentifier::Opaque { id } => match UserId::parse(&id) {
+                Some(id) => Ok(self.directory.user(&id).await?),
+                None => Ok(None),
+            },
             SubjectIdentifier::IssSub { iss, sub } if iss == self.policy.issuer => {
                 Ok(self.user_by_subject(client, &sub).await?)
             }

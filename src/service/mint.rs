@@ -173,12 +173,9 @@ impl Services {
         )?;
         let response = TokenResponse {
             auth_req_id: (via == Via::Push).then_some(evidence.auth_req_id.as_str()),
-            access_token: access.text.expose(),
-            token_type: "Bearer",
-            expires_in: self.policy.access_token_lifetime.as_secs(),
             refresh_token: refresh.as_ref().map(|refresh| refresh.text.expose()),
             id_token: Some(&id_token),
-            scope: None,
+            ..self.bearer(&access)
         }
         .to_body();
         let refresh = refresh
@@ -223,13 +220,8 @@ impl Services {
             },
         )?;
         let response = TokenResponse {
-            auth_req_id: None,
-            access_token: access.text.expose(),
-            token_type: "Bearer",
-            expires_in: self.policy.access_token_lifetime.as_secs(),
             refresh_token: Some(refresh.text.expose()),
-            id_token: None,
-            scope: None,
+            ..self.bearer(&access)
         }
         .to_body();
         Ok((access.new, refresh, response))
@@ -261,16 +253,24 @@ impl Services {
             },
         )?;
         let response = TokenResponse {
+            scope: Some(granted),
+            ..self.bearer(&access)
+        }
+        .to_body();
+        Ok((access.new, response))
+    }
+
+    /// What every response has: an access token (RFC 6749 5.1).
+    fn bearer<'a>(&self, access: &'a MintedAccess) -> TokenResponse<'a> {
+        TokenResponse {
             auth_req_id: None,
             access_token: access.text.expose(),
             token_type: "Bearer",
             expires_in: self.policy.access_token_lifetime.as_secs(),
             refresh_token: None,
             id_token: None,
-            scope: Some(granted),
+            scope: None,
         }
-        .to_body();
-        Ok((access.new, response))
     }
 
     fn audience(&self, client: &Client) -> String {

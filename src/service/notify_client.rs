@@ -3,12 +3,13 @@
 use super::mint::Via;
 use super::redeem::PollError;
 use super::{Services, log_id};
-use crate::domain::client::{Client, Delivery};
+use crate::domain::client::{Client, Delivery, DeliveryMode};
 use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::{ClientId, Outcome, Partition, RequestId, Timestamp};
+use crate::failpoint;
 use crate::outbound::{Method, OutboundError, OutboundRequest};
-use crate::store::StoreError;
 use crate::store::sql::ledger::UsedApproval;
+use crate::store::{ClaimedJob, StoreError};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -35,6 +36,7 @@ pub enum Delivered {
 impl Services {
     /// Sends what there is to say about a decided request.
     pub async fn notify_client(&self, id: RequestId) -> Result<Delivered, StoreError> {
+        failpoint::hit("notify.claimed");
         let Some((decided, used)) = self.ledger.lookup(id).await? else {
             return Ok(Delivered::Done);
         };
@@ -60,6 +62,7 @@ impl Services {
                         let delivered = self.deliver(&client, &endpoint, &decided, body).await?;
                         if delivered == Delivered::Done {
                             self.ledger.erase_response(id).await?;
+                            failpoint::hit("notify.after_erase");
                         }
                         Ok(delivered)
                     }
@@ -68,28 +71,39 @@ impl Services {
         }
     }
 
-    /// The last attempt failed: tokens that nobody received must not live on.
+    /// The last attempt failed: tokens that were to be pushed and that nobody received must not live on.
+    /// They die with the job. False: there are none, and the job is still to be buried.
     pub async fn give_up_on_client(
         &self,
+        claim: &ClaimedJob,
         id: RequestId,
         partition: Partition,
         reason: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
+        failpoint::hit("give_up.before_ledger");
+        let Some((decided, Some(_))) = self.ledger.lookup(id).await? else {
+            return Ok(false);
+        };
+        // A pinged client may have fetched its tokens nevertheless.
+        let client = self.directory.client(&decided.client_id).await?;
+        if client.is_none_or(|client| client.registration.delivery.mode() != DeliveryMode::Push) {
+            return Ok(false);
+        }
         let now = self.clock.now();
         let payload = json!({ "request": id, "reason": reason });
         let entry = self.entry("tokens.undelivered", now, payload);
-        if self
+        let given_up = self
             .ledger
-            .give_up_tokens(id, partition, now, entry)
-            .await?
-        {
+            .give_up_tokens(claim, id, partition, reason, now, entry)
+            .await?;
+        if given_up {
             tracing::warn!(
                 request = log_id(id),
                 reason,
                 "tokens could not be delivered and are revoked"
             );
         }
-        Ok(())
+        Ok(given_up)
     }
 
     /// What a push says: tokens, made once and kept until they are delivered, or an error (CIBA
@@ -144,6 +158,7 @@ impl Services {
             });
         };
         let bearer = format!("Bearer {token}");
+        failpoint::hit("notify.before_send");
         let sent = self
             .outbound
             .send(OutboundRequest {
@@ -157,6 +172,7 @@ impl Services {
                 ignore_answer_body: true,
             })
             .await;
+        failpoint::hit("notify.after_answer");
         let delivered = judge(sent.map(|response| response.status));
         let failed = matches!(delivered, Delivered::Retry { .. });
         self.notified.settle(&client.id, failed, self.clock.now());

@@ -30,9 +30,15 @@ impl Services {
         client: &Client,
         sub: &str,
     ) -> Result<Option<User>, StoreError> {
+        let Some(sub) = UserId::parse(sub) else {
+            return Ok(None);
+        };
         let id = match &client.registration.subject {
-            SubjectType::Public => Some(UserId::new(sub)),
-            SubjectType::Pairwise { sector } => self.directory.user_of_subject(sector, sub).await?,
+            SubjectType::Public => Some(sub),
+            SubjectType::Pairwise { sector } => {
+                let sub = sub.as_str();
+                self.directory.user_of_subject(sector, sub).await?
+            }
         };
         match id {
             None => Ok(None),

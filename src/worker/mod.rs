@@ -109,17 +109,19 @@ impl Worker {
         match due.filter(|_| again) {
             Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
             None => {
-                if let Job::NotifyClient {
-                    request_id,
-                    partition,
-                    ..
-                } = &claim.job
-                {
-                    self.services
-                        .give_up_on_client(*request_id, *partition, &reason)
-                        .await?;
-                }
-                settled(claim, self.queue.bury(claim, &reason, now).await?, "dead");
+                let buried = match &claim.job {
+                    Job::NotifyClient {
+                        request_id,
+                        partition,
+                        ..
+                    } => {
+                        self.services
+                            .give_up_on_client(claim, *request_id, *partition, &reason)
+                            .await?
+                    }
+                    Job::NotifyDevice { .. } => false,
+                } || self.queue.bury(claim, &reason, now).await?;
+                settled(claim, buried, "dead");
             }
         }
         Ok(())

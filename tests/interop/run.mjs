@@ -84,7 +84,8 @@ if (!program) {
   process.exit(2);
 }
 const world = new World(program);
-const [keyHost, pinged, pushed] = [new Endpoint(), new Endpoint(), new Endpoint()];
+const [keyHost, pinged, pushed, pushedToo] = [1, 2, 3, 4].map(() => new Endpoint());
+const endpoints = [keyHost, pinged, pushed, pushedToo];
 
 const late = setTimeout(() => {
   console.log(`FAIL  everything within ${LIMIT / 1000} s`);
@@ -99,9 +100,10 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 }
 
 /** The library's configuration of a client: from discovery, verifying the signature of every ID Token. */
-async function configured(id, authentication) {
+async function configured(id, authentication, algorithm) {
   const options = { execute: [oidc.allowInsecureRequests, oidc.enableNonRepudiationChecks] };
-  const config = await oidc.discovery(new URL(world.issuer), id, {}, authentication, options);
+  const metadata = { id_token_signed_response_alg: algorithm };
+  const config = await oidc.discovery(new URL(world.issuer), id, metadata, authentication, options);
   config.answers = [];
   config[oidc.customFetch] = async (url, init) => {
     const response = await fetch(url, init);
@@ -133,6 +135,7 @@ function assertTokens(tokens, person, client) {
   assert.equal(claims.iss, world.issuer);
   assert.deepEqual([claims.aud].flat(), [client.id]);
   assert.ok(claims.auth_time <= claims.exp && claims.acr && claims.amr.length > 0);
+  assert.equal(jose.decodeProtectedHeader(tokens.id_token).alg, client.algorithm);
 }
 
 /** Asks, lets the library poll, and answers once it has been told that nobody answered yet. */
@@ -297,8 +300,8 @@ async function pingFlow(client, endpoint) {
   });
 }
 
-async function pushFlow(client, endpoint) {
-  await flow('push', async (step) => {
+async function pushFlow(name, client, endpoint) {
+  await flow(name, async (step) => {
     const config = await client.configure();
     const person = await world.person();
     const { asked, body } = await step('the endpoint is sent the tokens', async () => {
@@ -313,7 +316,7 @@ async function pushFlow(client, endpoint) {
       const keys = jose.createRemoteJWKSet(new URL(config.serverMetadata().jwks_uri));
       const expected = { issuer: world.issuer, audience: client.id, requiredClaims: ['iat', 'exp', 'sub'] };
       const { payload, protectedHeader } = await jose.jwtVerify(body.id_token, keys, expected);
-      assert.equal(protectedHeader.alg, 'ES256');
+      assert.equal(protectedHeader.alg, client.algorithm);
       assert.equal(payload.sub, person.sub);
       assert.equal(payload.at_hash, halfHash(body.access_token));
       assert.equal(payload[`${CLAIM}:rt_hash`], halfHash(body.refresh_token));
@@ -413,12 +416,15 @@ async function discoveryFlow() {
 
 try {
   await world.start();
-  await Promise.all([keyHost, pinged, pushed].map((endpoint) => endpoint.start()));
+  await Promise.all(endpoints.map((endpoint) => endpoint.start()));
+
+  await Promise.all(['PS256', 'EdDSA'].map((algorithm) => world.signsTokens(algorithm)));
 
   const es256 = await keyPair('ES256', 'es');
   const ps256 = await keyPair('PS256', 'ps');
+  const eddsa = await keyPair('EdDSA', 'ed');
   const jwks = join(world.folder, 'jwks.json');
-  writeFileSync(jwks, JSON.stringify({ keys: [es256.jwk] }));
+  writeFileSync(jwks, JSON.stringify({ keys: [es256.jwk, eddsa.jwk] }));
   keyHost.jwks = { keys: [ps256.jwk] };
   const people = ['--grant', 'urn:openid:params:grant-type:ciba', '--grant', 'refresh_token'];
   const by = (method) => [...people, '--auth-method', method];
@@ -426,7 +432,9 @@ try {
   /** A registered client; each flow makes a configuration of its own. */
   const registered = async (id, authentication, ...options) => {
     const secret = await world.client(id, ...options);
-    return { id, secret, configure: () => configured(id, authentication(secret)) };
+    const at = options.indexOf('--token-alg');
+    const algorithm = at < 0 ? 'ES256' : options[at + 1];
+    return { id, secret, algorithm, configure: () => configured(id, authentication(secret), algorithm) };
   };
   const { ClientSecretBasic: secretBasic, ClientSecretPost: secretPost } = oidc;
 
@@ -435,8 +443,13 @@ try {
   const inline = await registered('inline', es256.authentication, ...by('private_key_jwt'), '--jwks', jwks);
   const uri = ['--auth-alg', 'PS256', '--jwks-uri', keyHost.jwksUrl];
   const fetched = await registered('fetched', ps256.authentication, ...by('private_key_jwt'), ...uri);
+  const edwards = ['--jwks', jwks, '--auth-alg', 'EdDSA', '--token-alg', 'EdDSA'];
+  const edward = await registered('edward', eddsa.authentication, ...by('private_key_jwt'), ...edwards);
+  const pss = await registered('pss', ps256.authentication, ...by('private_key_jwt'), ...uri, '--token-alg', 'PS256');
   const ping = await registered('ping', secretBasic, ...told('ping', pinged));
   const push = await registered('push', secretBasic, ...told('push', pushed));
+  const pushPs256 = [...told('push', pushedToo), '--token-alg', 'PS256'];
+  const pushPss = await registered('push-pss', secretBasic, ...pushPs256);
   const opaque = await registered('opaque', secretBasic, ...people, '--token-format', 'opaque');
   const alone = ['--grant', 'client_credentials', '--scope', 'accounts'];
   const service = await registered('service', secretBasic, ...alone);
@@ -447,21 +460,26 @@ try {
     pollFlow('poll, client_secret_post', post),
     pollFlow('poll, private_key_jwt ES256 jwks', inline),
     pollFlow('poll, private_key_jwt PS256 jwks_uri', fetched),
+    pollFlow('poll, private_key_jwt PS256, tokens PS256', pss),
+    pollFlow('poll, private_key_jwt EdDSA, tokens EdDSA', edward),
     denialFlow(basic),
     pingFlow(ping, pinged),
-    pushFlow(push, pushed),
+    pushFlow('push', push, pushed),
+    pushFlow('push, tokens PS256', pushPss, pushedToo),
     tokenFlow('tokens, jwt', basic),
+    tokenFlow('tokens, PS256', pss),
     tokenFlow('tokens, opaque', opaque),
     tokenFlow('tokens, private_key_jwt', inline),
     serviceFlow(service),
     refusalFlow(basic),
   ]);
-  await check('jwks_uri: fetched once, then cached', () => assert.equal(keyHost.fetched, 1));
+  // Once for each of the two clients whose keys are there.
+  await check('jwks_uri: fetched once, then cached', () => assert.equal(keyHost.fetched, 2));
 } catch (error) {
   await check('the run comes to its end', () => Promise.reject(error));
 } finally {
   if (failed > 0) console.log(`the end of the server's log:\n${world.logText()}`);
-  for (const endpoint of [keyHost, pinged, pushed]) endpoint.stop();
+  for (const endpoint of endpoints) endpoint.stop();
   await world.stop();
   clearTimeout(late);
 }

@@ -103,6 +103,16 @@ export class World {
     return JSON.parse(stdout);
   }
 
+  /** Lets the running server sign tokens with another algorithm, and waits until it publishes the key. */
+  async signsTokens(algorithm) {
+    await this.assent('keys', 'rotate', 'token-signing', '--alg', algorithm, '--now');
+    for (const until = Date.now() + READY_WITHIN; Date.now() < until; await sleep(50)) {
+      const { keys } = await (await fetch(`${this.issuer}/jwks`)).json();
+      if (keys.some((key) => key.alg === algorithm)) return;
+    }
+    throw new Error(`the server does not publish a key for ${algorithm}`);
+  }
+
   /** Registers a relying party; its secret, if it has one. */
   async client(id, ...options) {
     const added = await this.assent('client', 'add', `Interop ${id}`, '--id', id, ...options);

@@ -3,14 +3,14 @@
 use crate::support::rp_endpoint::RpEndpoint;
 use crate::support::signer::Signer;
 use crate::support::{
-    Backend, CIBA_GRANT, TestApp, approve, assert_oauth_error, on_both, registration,
+    Backend, CIBA_GRANT, Ground, TestApp, approve, assert_oauth_error, everywhere, registration,
 };
 use assent::domain::SignatureAlgorithm;
 use assent::domain::client::{ClientAuthentication, KeySource, Registration};
 use assent::phone::http::Answer;
 use serde_json::{Value, json};
 
-on_both!(the_whole_flow_with_a_key, an_assertion_is_good_once);
+everywhere!(the_whole_flow_with_a_key, an_assertion_is_good_once);
 
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -85,8 +85,8 @@ impl Client {
     }
 }
 
-async fn the_whole_flow_with_a_key(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn the_whole_flow_with_a_key(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let alice = app.user("alice").await;
     let phone = app.phone(&alice).await;
     for (id, algorithm) in [
@@ -122,8 +122,8 @@ async fn the_whole_flow_with_a_key(backend: Backend) {
     }
 }
 
-async fn an_assertion_is_good_once(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn an_assertion_is_good_once(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let client = client(&app, "bank", SignatureAlgorithm::Es256).await;
     let assertion = client.signer.sign("JWT", &client.claims(&app));
     let tries = (0..100).map(|_| {

@@ -2,7 +2,8 @@
 
 use crate::support::rp_endpoint::{Reply, RpEndpoint};
 use crate::support::{
-    Backend, RelyingParty, TestApp, approve, assert_oauth_error, deny, on_both, registration, show,
+    Backend, Ground, RelyingParty, TestApp, approve, assert_oauth_error, deny, everywhere,
+    registration, show,
 };
 use assent::domain::Decision;
 use assent::domain::client::{Delivery, Grant, Registration};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 const TOKEN: &str = "notification-token-0123456789-._~+/=";
 
-on_both!(
+everywhere!(
     a_ping_says_only_that_there_is_something,
     a_push_brings_tokens_bound_together,
     undelivered_tokens_are_revoked,
@@ -38,8 +39,8 @@ async fn ask(client: &RelyingParty, login: &str) -> String {
     answer.json()["auth_req_id"].as_str().unwrap().to_owned()
 }
 
-async fn a_ping_says_only_that_there_is_something(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn a_ping_says_only_that_there_is_something(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (_, _, phone) = app.cast().await;
     let endpoint = RpEndpoint::new(&[Reply::Status(200)]).await;
     let shop = told(
@@ -80,8 +81,8 @@ async fn a_ping_says_only_that_there_is_something(backend: Backend) {
     assert_eq!(app.backend.count("jobs").await, 0);
 }
 
-async fn a_push_brings_tokens_bound_together(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn a_push_brings_tokens_bound_together(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (_, alice, phone) = app.cast().await;
     let endpoint = RpEndpoint::new(&[Reply::Status(503), Reply::Reset]).await;
     let shop = told(
@@ -167,8 +168,8 @@ async fn a_push_brings_tokens_bound_together(backend: Backend) {
 }
 
 /// The endpoint refuses for good, or never answers well: the tokens die, and the job is kept for people.
-async fn undelivered_tokens_are_revoked(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn undelivered_tokens_are_revoked(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (_, _, phone) = app.cast().await;
     let resource = app.client("resource").await;
     for (name, replies) in [
@@ -277,6 +278,30 @@ async fn a_ping_that_fails_never_fails_the_request() {
         app.run_jobs().await;
         assert_eq!(shop.poll(&id).await.status, 200, "{reply:?}");
     }
+}
+
+/// Tokens that the client has fetched live on, though it could not be pinged, and though the response
+/// is kept for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_that_fails_takes_no_tokens_back() {
+    let settings = vec![("ciba.redelivery", "60s".into())];
+    let app = TestApp::with(Backend::sqlite(), settings).await;
+    let (_, _, phone) = app.cast().await;
+    let endpoint = RpEndpoint::new(&[Reply::Status(401)]).await;
+    let delivery = Delivery::Ping {
+        endpoint: endpoint.url.clone(),
+    };
+    let shop = told(&app, "shop", delivery).await;
+    let id = ask(&shop, "alice").await;
+    approve(&phone, &id).await;
+    let tokens = shop.poll(&id).await.json();
+    app.run_jobs().await;
+    assert_eq!(app.backend.count("jobs WHERE dead_at IS NOT NULL").await, 1);
+    for token in ["access_token", "refresh_token"] {
+        let about = shop.introspect(tokens[token].as_str().unwrap()).await;
+        assert_eq!(about.json()["active"], true, "{token}");
+    }
+    assert_eq!(shop.poll(&id).await.json(), tokens, "delivered again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

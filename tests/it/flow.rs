@@ -1,7 +1,8 @@
 //! The journey of a request, as the protocol tells it.
 
 use crate::support::{
-    Backend, TestApp, approve, assert_oauth_error, deny, on_both, request_id, show,
+    Backend, Ground, TestApp, approve, assert_oauth_error, deny, everywhere, on_both, request_id,
+    show,
 };
 use assent::domain::{Decision, Partition, RequestId, RequestKey};
 use assent::phone::statement::KeySet;
@@ -9,19 +10,22 @@ use assent::service::cancel::Cancelled;
 use assent::service::devices::Actor;
 use serde_json::{Value, json};
 
-on_both!(
+everywhere!(
     approval_brings_tokens,
     denial_brings_access_denied,
     a_lock_or_revocation_wins_over_an_approval,
     cancelling_ends_a_request_at_any_point,
     any_of_several_phones_may_answer,
-    the_projection_may_be_lost,
     an_answer_can_be_sent_again,
+);
+on_both!(
+    the_projection_may_be_lost,
+    a_damaged_outcome_holds_up_no_other,
 );
 
 /// The whole happy case, with every body as it is on the wire.
-async fn approval_brings_tokens(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn approval_brings_tokens(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, alice, phone) = app.cast().await;
 
     let asked = bank
@@ -157,8 +161,8 @@ async fn approval_brings_tokens(backend: Backend) {
     assert!(report.is_whole() && report.not_anchored == 0, "{report:?}");
 }
 
-async fn denial_brings_access_denied(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn denial_brings_access_denied(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let id = bank.start("alice").await;
     deny(&phone, &id).await;
@@ -169,8 +173,8 @@ async fn denial_brings_access_denied(backend: Backend) {
 }
 
 /// Locked or revoked between approval and redemption: no token, and none later.
-async fn a_lock_or_revocation_wins_over_an_approval(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn a_lock_or_revocation_wins_over_an_approval(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let bank = app.client("bank").await;
     for what in ["user", "client", "device"] {
         let user = app.user(what).await;
@@ -229,8 +233,8 @@ async fn a_lock_or_revocation_wins_over_an_approval(backend: Backend) {
     assert_oauth_error(&asked, 400, "unauthorized_client");
 }
 
-async fn cancelling_ends_a_request_at_any_point(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn cancelling_ends_a_request_at_any_point(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let cancel = async |id: &str| app.cancel(&bank, id).await.unwrap();
 
@@ -262,8 +266,8 @@ async fn cancelling_ends_a_request_at_any_point(backend: Backend) {
     assert_eq!(cancelled, Cancelled::Unknown);
 }
 
-async fn any_of_several_phones_may_answer(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn any_of_several_phones_may_answer(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, alice, first) = app.cast().await;
     let second = app.phone(&alice).await;
     let id = bank.start("alice").await;
@@ -333,9 +337,49 @@ async fn the_projection_may_be_lost(backend: Backend) {
     assert_oauth_error(&bank.poll(&approved).await, 400, "invalid_grant");
 }
 
-/// The reply to a decision, or to an enrolment, was lost: the phone sends the same again.
-async fn an_answer_can_be_sent_again(backend: Backend) {
+/// A row that nobody can read any more holds up itself alone.
+async fn a_damaged_outcome_holds_up_no_other(backend: Backend) {
     let app = TestApp::new(backend).await;
+    let (bank, _, phone) = app.cast().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = bank.start("alice").await;
+        deny(&phone, &id).await;
+        ids.push(id);
+    }
+    // In the order of the sweep: the first and the last are damaged, each in its way.
+    ids.sort_by_key(|id| request_id(id).to_string());
+    for (id, damage) in [
+        (&ids[0], "outcome = 'perhaps'"),
+        (&ids[2], "request_id = '~ no hash'"),
+    ] {
+        let row = request_id(id);
+        let update = format!("UPDATE outcomes SET {damage} WHERE request_id = '{row}'");
+        assert_eq!(app.backend.execute(&update).await, 1);
+    }
+    app.backend
+        .execute("UPDATE pending_requests SET state = 'pending'")
+        .await;
+    let page = app.services().ledger.standing_states(None, 2, app.now());
+    let page = page.await.unwrap();
+    let named = format!("outcomes row {}: outcome", request_id(&ids[0]));
+    assert_eq!(page.damaged[0].to_string(), named);
+    assert_eq!((page.states.len(), page.is_full), (1, true));
+
+    assert_eq!(app.services().reconcile().await.unwrap(), 1);
+    assert_oauth_error(&bank.poll(&ids[1]).await, 400, "access_denied");
+    assert_oauth_error(&bank.poll(&ids[0]).await, 400, "authorization_pending");
+    let metrics = format!("{}/metrics", app.management_url);
+    let metrics = app.http.get(&metrics, &[]).await.unwrap().body;
+    assert!(
+        metrics.contains("assent_damaged_outcomes_total"),
+        "{metrics}"
+    );
+}
+
+/// The reply to a decision, or to an enrolment, was lost: the phone sends the same again.
+async fn an_answer_can_be_sent_again(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, alice, phone) = app.cast().await;
     let id = bank.start("alice").await;
     let shown = show(&phone, &id).await;

@@ -1,16 +1,27 @@
 //! Every answer a poll can get, and when.
 
-use crate::support::{Backend, TestApp, approve, assert_oauth_error, registration, request_id};
+use crate::support::{
+    Backend, Ground, TestApp, approve, assert_oauth_error, everywhere, registration, request_id,
+};
 use assent::domain::client::Registration;
 use std::time::Duration;
 
-async fn app() -> TestApp {
-    TestApp::new(Backend::sqlite()).await
-}
+everywhere!(
+    a_client_that_keeps_the_interval_waits_and_one_that_does_not_is_slowed_down,
+    a_request_that_ran_out_says_so_for_as_long_as_anybody_asks,
+    another_clients_handle_is_nobodys_and_touches_nothing,
+    a_held_poll_ends_when_the_person_decides,
+    a_held_poll_ends_when_its_time_is_up,
+    a_held_poll_ends_with_its_request,
+    a_newer_poll_ends_the_older_and_neither_is_early,
+    a_client_that_hangs_up_loses_nothing,
+    a_draining_server_answers_held_polls_at_once,
+);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_keeps_the_interval_waits_and_one_that_does_not_is_slowed_down() {
-    let app = app().await;
+async fn a_client_that_keeps_the_interval_waits_and_one_that_does_not_is_slowed_down(
+    ground: Ground,
+) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let id = bank.start("alice").await;
     // The first is never early.
@@ -29,9 +40,8 @@ async fn a_client_that_keeps_the_interval_waits_and_one_that_does_not_is_slowed_
     assert_eq!(bank.poll(&id).await.status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_ran_out_says_so_for_as_long_as_anybody_asks() {
-    let app = app().await;
+async fn a_request_that_ran_out_says_so_for_as_long_as_anybody_asks(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let undecided = bank.start("alice").await;
     let approved = bank.start("alice").await;
@@ -47,15 +57,13 @@ async fn a_request_that_ran_out_says_so_for_as_long_as_anybody_asks() {
     assert_oauth_error(&bank.poll(&late).await, 400, "expired_token");
     app.advance(3600);
     app.services().sweep().await.unwrap();
-    assert_eq!(app.backend.count("pending_requests").await, 0);
     assert_oauth_error(&bank.poll(&undecided).await, 400, "expired_token");
     assert_oauth_error(&bank.poll(&late).await, 400, "expired_token");
     assert_oauth_error(&bank.poll(&approved).await, 400, "invalid_grant");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_clients_handle_is_nobodys_and_touches_nothing() {
-    let app = app().await;
+async fn another_clients_handle_is_nobodys_and_touches_nothing(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let thief = app.client("thief").await;
     let id = bank.start("alice").await;
@@ -73,9 +81,8 @@ async fn another_clients_handle_is_nobodys_and_touches_nothing() {
     assert_eq!(bank.poll(&id).await.status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_held_poll_ends_when_the_person_decides() {
-    let app = app().await;
+async fn a_held_poll_ends_when_the_person_decides(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let id = bank.start("alice").await;
     let (held, ()) = tokio::join!(bank.poll_with(&[("prefer", "wait=30")], &id), async {
@@ -85,9 +92,8 @@ async fn a_held_poll_ends_when_the_person_decides() {
     assert_eq!(held.status, 200, "{}", held.body);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_held_poll_ends_when_its_time_is_up() {
-    let app = app().await;
+async fn a_held_poll_ends_when_its_time_is_up(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (_, _, _) = app.cast().await;
     // Held because it is registered so, and never longer than 30 s.
     let long_poll = Duration::from_secs(20);
@@ -120,9 +126,8 @@ async fn a_held_poll_ends_when_its_time_is_up() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_held_poll_ends_with_its_request() {
-    let app = app().await;
+async fn a_held_poll_ends_with_its_request(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, _) = app.cast().await;
     let asked = bank
         .ask(&[
@@ -140,9 +145,8 @@ async fn a_held_poll_ends_with_its_request() {
     assert_oauth_error(&held, 400, "expired_token");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newer_poll_ends_the_older_and_neither_is_early() {
-    let app = app().await;
+async fn a_newer_poll_ends_the_older_and_neither_is_early(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let id = bank.start("alice").await;
     let wait = [("prefer", "wait=30")];
@@ -164,9 +168,8 @@ async fn a_newer_poll_ends_the_older_and_neither_is_early() {
 }
 
 /// The client hangs up; then the person approves. Nothing is redeemed for nobody.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_loses_nothing() {
-    let app = app().await;
+async fn a_client_that_hangs_up_loses_nothing(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     let id = bank.start("alice").await;
     let hung_up = {
@@ -207,9 +210,8 @@ async fn a_client_holds_so_many_polls_and_no_more() {
     assert_oauth_error(&held, 400, "authorization_pending");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_draining_server_answers_held_polls_at_once() {
-    let app = app().await;
+async fn a_draining_server_answers_held_polls_at_once(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, _) = app.cast().await;
     let id = bank.start("alice").await;
     let ready = format!("{}/readyz", app.management_url);

@@ -1,11 +1,11 @@
-//! Many at once on one request: one outcome, one issuance, on both databases.
+//! Many at once on one request: one outcome, one issuance, wherever a server stands.
 
-use crate::support::{Backend, TestApp, all, approve, on_both, show};
+use crate::support::{Ground, TestApp, all, approve, everywhere, show};
 use assent::domain::Decision;
 use assent::phone::http::Answer;
 use assent::service::cancel::Cancelled;
 
-on_both!(
+everywhere!(
     sixty_four_redemptions_bring_one_set_of_tokens,
     approve_deny_and_cancel_race_to_one_outcome,
     caps_hold_against_a_crowd,
@@ -13,8 +13,8 @@ on_both!(
     one_idempotency_key_makes_one_request,
 );
 
-async fn sixty_four_redemptions_bring_one_set_of_tokens(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn sixty_four_redemptions_bring_one_set_of_tokens(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, _, phone) = app.cast().await;
     for _ in 0..3 {
         let id = bank.start("alice").await;
@@ -35,8 +35,8 @@ async fn sixty_four_redemptions_bring_one_set_of_tokens(backend: Backend) {
     assert!(app.services().verify_audit(None).await.unwrap().is_whole());
 }
 
-async fn approve_deny_and_cancel_race_to_one_outcome(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn approve_deny_and_cancel_race_to_one_outcome(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let (bank, alice, first) = app.cast().await;
     let second = app.phone(&alice).await;
     for _ in 0..10 {
@@ -65,9 +65,9 @@ async fn approve_deny_and_cancel_race_to_one_outcome(backend: Backend) {
     assert!(app.services().verify_audit(None).await.unwrap().is_whole());
 }
 
-async fn caps_hold_against_a_crowd(backend: Backend) {
-    let app = TestApp::new(backend).await;
-    let (bank, _, _) = app.cast().await;
+async fn caps_hold_against_a_crowd(ground: Ground) {
+    let app = TestApp::on(ground).await;
+    let (bank, alice, _) = app.cast().await;
     let shop = app.client("shop").await;
     let answers = all((0..20).map(|i| {
         let client = if i % 2 == 0 {
@@ -85,18 +85,26 @@ async fn caps_hold_against_a_crowd(backend: Backend) {
     let accepted = answers.iter().filter(|answer| answer.status == 200).count();
     let refused = answers.iter().filter(|answer| answer.status == 403).count();
     assert_eq!((accepted, refused), (5, 15));
-    for client in ["bank", "shop"] {
-        let open = format!("pending_requests WHERE client_id = '{client}'");
-        assert!(app.backend.count(&open).await <= 3);
+    let open = app
+        .services()
+        .pending
+        .open_for(&alice.id, alice.partition, app.now())
+        .await
+        .unwrap();
+    for client in [&bank, &shop] {
+        let of_client = open
+            .iter()
+            .filter(|request| request.facts.client_id == client.client.id);
+        assert!(of_client.count() <= 3);
     }
-    assert_eq!(app.backend.count("jobs").await, 5);
+    assert_eq!(app.waiting_jobs().await, 5);
     // When they have run out there is room again.
     app.advance(120);
     bank.start("alice").await;
 }
 
-async fn one_enrolment_code_makes_one_device(backend: Backend) {
-    let app = TestApp::new(backend).await;
+async fn one_enrolment_code_makes_one_device(ground: Ground) {
+    let app = TestApp::on(ground).await;
     let alice = app.user("alice").await;
     let ticket = app.services().create_enrolment(&alice).await.unwrap();
     let link = assent::phone::EnrolmentLink::parse(ticket.link.expose()).unwrap();
@@ -114,9 +122,9 @@ async fn one_enrolment_code_makes_one_device(backend: Backend) {
     assert_eq!(app.backend.count("devices").await, 1);
 }
 
-async fn one_idempotency_key_makes_one_request(backend: Backend) {
-    let app = TestApp::new(backend).await;
-    let (bank, _, _) = app.cast().await;
+async fn one_idempotency_key_makes_one_request(ground: Ground) {
+    let app = TestApp::on(ground).await;
+    let (bank, alice, _) = app.cast().await;
     let answers = all((0..16).map(|_| {
         let bank = bank.clone();
         async move {
@@ -131,6 +139,6 @@ async fn one_idempotency_key_makes_one_request(backend: Backend) {
         .map(|answer: &Answer| (answer.status, answer.body.clone()))
         .collect();
     assert_eq!(bodies.len(), 1, "{bodies:?}");
-    assert_eq!(app.backend.count("pending_requests").await, 1);
-    assert_eq!(app.backend.count("jobs").await, 1);
+    assert_eq!(app.open_requests(&alice).await, 1);
+    assert_eq!(app.waiting_jobs().await, 1);
 }

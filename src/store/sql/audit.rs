@@ -6,7 +6,9 @@ use crate::crypto::audit_chain::{self, Head, SALT_LEN};
 use crate::crypto::base64url;
 use crate::domain::{Partition, Timestamp};
 use crate::store::StoreError;
-use sqlx::any::AnyRow;
+use sqlx::Any;
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
 use std::collections::BTreeMap;
 
 /// The chain of what concerns no single person: keys, clients.
@@ -116,6 +118,20 @@ pub(super) async fn commit_if_changed(
     append(&mut tx, head, entry).await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// Changes something by one statement, with its audit row in the same transaction. False: the statement
+/// found nothing to change, and nothing is written.
+pub(super) async fn change(
+    db: &Db,
+    chain: i64,
+    entry: AuditEntry,
+    statement: Query<'_, Any, AnyArguments>,
+) -> Result<bool, StoreError> {
+    let mut tx = db.begin().await?;
+    let head = take_head(&mut tx, chain).await?;
+    let done = statement.execute(&mut *tx).await?;
+    commit_if_changed(tx, head, entry, done.rows_affected()).await
 }
 
 /// Reads the audit and signs off its length.

@@ -1,30 +1,23 @@
 //! Connections, transactions and migrations.
 
-use super::dialect::Dialect;
+use super::dialect::{COMMIT, Dialect};
+use super::pool::{Connection, Lent, Pool};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::any::AnyConnectOptions;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::pool::PoolConnection;
-use sqlx::{
-    Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _, Row as _,
-};
+use sqlx::{AnyConnection, ConnectOptions as _, Connection as _, Executor as _, Row as _};
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
-use tokio::runtime::Handle;
-use tokio_util::context::TokioContext;
+use std::sync::Arc;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// A database that is open.
 #[derive(Clone, Debug)]
 pub struct Db {
-    write: AnyPool,
-    read: AnyPool,
+    write: Arc<Pool>,
+    read: Arc<Pool>,
     dialect: Dialect,
-    /// Where connections live: the runtime that opened the database. Those that an HTTP worker opened on
-    /// its own would break for all others as soon as that worker ends, as it does in a drain.
-    home: Handle,
 }
 
 /// Why a database cannot be used. The text tells an operator what to do.
@@ -68,16 +61,16 @@ impl Db {
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
         let dialect = Dialect::of(url).ok_or(OpenError::Scheme)?;
-        let write = pool(url, dialect, dialect.writers()).await?;
+        let options = options(url)?;
+        let write = Pool::new(options.clone(), dialect, dialect.writers());
         let read = match dialect {
-            Dialect::Sqlite => pool(url, dialect, 4).await?,
+            Dialect::Sqlite => Pool::new(options, dialect, 4),
             Dialect::Postgres => write.clone(),
         };
         let db = Self {
             write,
             read,
             dialect,
-            home: Handle::current(),
         };
         db.check_settings().await?;
         db.check_schema().await?;
@@ -104,9 +97,10 @@ impl Db {
 
     async fn check_settings(&self) -> Result<(), OpenError> {
         for pool in [&self.write, &self.read] {
+            let mut connection = pool.lend().await.map_err(OpenError::Connect)?;
             for &(query, needed) in self.dialect.must_hold() {
                 let row = sqlx::query(query)
-                    .fetch_one(pool)
+                    .fetch_one(&mut *connection)
                     .await
                     .map_err(OpenError::Connect)?;
                 let found: String = row.try_get(0).map_err(OpenError::Connect)?;
@@ -128,8 +122,9 @@ impl Db {
             .map(|migration| migration.version)
             .max()
             .unwrap_or(0);
+        let mut reader = self.read.lend().await.map_err(OpenError::Connect)?;
         let found = sqlx::query("SELECT MAX(version) FROM _sqlx_migrations WHERE success")
-            .fetch_one(&self.read)
+            .fetch_one(&mut *reader)
             .await
             .and_then(|row| row.try_get::<Option<i64>, _>(0));
         match found {
@@ -150,19 +145,22 @@ impl Db {
 
     /// Begins a writing transaction. It is rolled back unless it is committed.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        let begin = self.write.begin_with(self.dialect.begin());
-        Ok(Tx(self.at_home(begin).await?))
+        let mut lent = self.write.lend().await?;
+        // Before the word is out: a future that is dropped here may have begun it.
+        lent.in_transaction = true;
+        (&mut *lent).execute(self.dialect.begin()).await?;
+        Ok(Tx(lent))
     }
 
     /// A connection for several reads.
-    pub async fn reader(&self) -> Result<PoolConnection<Any>, StoreError> {
-        Ok(self.at_home(self.read.acquire()).await?)
+    pub async fn reader(&self) -> Result<Lent, StoreError> {
+        Ok(self.read.lend().await?)
     }
 
     /// A connection for one write that is a transaction of its own. Not for statements with
     /// `RETURNING`: their result may be reported before the commit fails.
-    pub async fn writer(&self) -> Result<PoolConnection<Any>, StoreError> {
-        Ok(self.at_home(self.write.acquire()).await?)
+    pub async fn writer(&self) -> Result<Lent, StoreError> {
+        Ok(self.write.lend().await?)
     }
 
     /// What time the database thinks it is.
@@ -174,11 +172,6 @@ impl Db {
         Ok(Timestamp::from_millis(row.try_get(0)?))
     }
 
-    /// Connects, if it has to, on the runtime that opened the database.
-    fn at_home<F: Future>(&self, connect: F) -> TokioContext<F> {
-        TokioContext::new(connect, self.home.clone())
-    }
-
     /// Closes every connection, when their work is done.
     pub async fn close(&self) {
         self.read.close().await;
@@ -188,31 +181,34 @@ impl Db {
 
 /// A writing transaction. Dropped without [`Tx::commit`], it never happened: so an error passed on by
 /// `?` can never be followed by a commit.
-pub struct Tx(sqlx::Transaction<'static, Any>);
+pub struct Tx(Lent);
 
 impl Tx {
     /// The only place that commits.
     ///
     /// # Errors
     /// [`StoreError::CommitUnknown`]: the commit may have happened. Read back before answering.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        self.0
-            .commit()
-            .await
-            .map_err(|error| StoreError::CommitUnknown(Box::new(error)))
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        match (&mut *self.0).execute(COMMIT).await {
+            Ok(_) => {
+                self.0.in_transaction = false;
+                Ok(())
+            }
+            Err(error) => Err(StoreError::CommitUnknown(Box::new(error))),
+        }
     }
 }
 
 impl Deref for Tx {
-    type Target = AnyConnection;
+    type Target = Connection;
 
-    fn deref(&self) -> &AnyConnection {
+    fn deref(&self) -> &Connection {
         &self.0
     }
 }
 
 impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
         &mut self.0
     }
 }
@@ -224,19 +220,6 @@ async fn connect(url: &str) -> Result<AnyConnection, OpenError> {
 fn options(url: &str) -> Result<AnyConnectOptions, OpenError> {
     let options: AnyConnectOptions = url.parse().map_err(OpenError::Connect)?;
     Ok(options.disable_statement_logging())
-}
-
-async fn pool(url: &str, dialect: Dialect, size: u32) -> Result<AnyPool, OpenError> {
-    AnyPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(Duration::from_secs(10))
-        .test_before_acquire(matches!(dialect, Dialect::Postgres))
-        .after_connect(move |connection, _| {
-            Box::pin(async move { connection.execute(dialect.after_connect()).await.map(drop) })
-        })
-        .connect_with(options(url)?)
-        .await
-        .map_err(OpenError::Connect)
 }
 
 async fn migrate_on(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), MigrateError> {

@@ -1,4 +1,9 @@
-//! All that differs between the two databases.
+//! All that differs between the two databases, and how a transaction is spelled.
+
+use std::time::Duration;
+
+pub const COMMIT: &str = "COMMIT";
+pub const ROLLBACK: &str = "ROLLBACK";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -58,6 +63,41 @@ impl Dialect {
         }
     }
 
+    /// How long a database is waited for that should say whether it is there. A PostgreSQL that is not is
+    /// told of soon; a SQLite file is as slow as its disk.
+    pub const fn wait_for_database(self) -> Duration {
+        match self {
+            Self::Sqlite => Duration::from_secs(10),
+            Self::Postgres => Duration::from_secs(2),
+        }
+    }
+
+    /// How long a connection may have lain idle and is used without being asked whether it still lives.
+    /// `None`: as long as it likes, since nobody ends it but us.
+    pub const fn trusts_idle_for(self) -> Option<Duration> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some(Duration::from_secs(5)),
+        }
+    }
+
+    /// How long a statement may go without a word from the database: longer than the lock time-out, so
+    /// that one who waits for a lock is told by the database itself.
+    pub const fn patience(self) -> Duration {
+        match self {
+            Self::Sqlite => Duration::from_secs(30),
+            Self::Postgres => Duration::from_secs(5),
+        }
+    }
+
+    /// The same for statements over many rows: longer than PostgreSQL's own time-out.
+    pub const fn patience_with_sweeps(self) -> Duration {
+        match self {
+            Self::Sqlite => Duration::from_secs(60),
+            Self::Postgres => Duration::from_secs(25),
+        }
+    }
+
     /// What a new connection is told. `busy_timeout` first: the switch to WAL cannot wait otherwise.
     pub const fn after_connect(self) -> &'static str {
         match self {
@@ -66,7 +106,7 @@ impl Dialect {
                  PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
             }
             Self::Postgres => {
-                "SET lock_timeout = '10s'; SET statement_timeout = '20s'; \
+                "SET lock_timeout = '4s'; SET statement_timeout = '20s'; \
                  SET idle_in_transaction_session_timeout = '30s'"
             }
         }

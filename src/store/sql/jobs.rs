@@ -1,6 +1,7 @@
 //! Leased jobs in a table. The Ledger's queue and the pending store's queue share it, by name.
 
 use super::db::{Db, Tx};
+use super::pool::Connection;
 use super::row::Located;
 use crate::domain::{Job, Timestamp};
 use crate::store::{ClaimedJob, DeadJob, JobQueue, QueueDepth, StoreError};
@@ -36,30 +37,30 @@ impl SqlJobQueue {
             .await?;
         Ok(())
     }
+}
 
-    /// Moves the due time of a job whose lease is still ours; false when it is not.
-    async fn settle(
-        &self,
-        claim: &ClaimedJob,
-        due: Timestamp,
-        error: &str,
-        dead_at: Option<Timestamp>,
-    ) -> Result<bool, StoreError> {
-        let mut writer = self.db.writer().await?;
-        let done = sqlx::query(
-            "UPDATE jobs SET due_at = $4, last_error = $5, dead_at = $6 \
-             WHERE queue = $1 AND id = $2 AND attempts = $3 AND dead_at IS NULL",
-        )
-        .bind(self.queue)
-        .bind(&claim.id)
-        .bind(i64::from(claim.attempt))
-        .bind(due.millis())
-        .bind(truncate(error))
-        .bind(dead_at.map(Timestamp::millis))
-        .execute(&mut *writer)
-        .await?;
-        Ok(done.rows_affected() == 1)
-    }
+/// Moves the due time of a job whose lease is still ours; false when it is not.
+pub(super) async fn settle(
+    connection: &mut Connection,
+    queue: &'static str,
+    claim: &ClaimedJob,
+    due: Timestamp,
+    error: &str,
+    dead_at: Option<Timestamp>,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE jobs SET due_at = $4, last_error = $5, dead_at = $6 \
+         WHERE queue = $1 AND id = $2 AND attempts = $3 AND dead_at IS NULL",
+    )
+    .bind(queue)
+    .bind(&claim.id)
+    .bind(i64::from(claim.attempt))
+    .bind(due.millis())
+    .bind(truncate(error))
+    .bind(dead_at.map(Timestamp::millis))
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Adds a job that is due at once, inside the transaction of what it belongs to. A job that exists is
@@ -139,7 +140,8 @@ impl JobQueue for SqlJobQueue {
         due: Timestamp,
         error: &str,
     ) -> Result<bool, StoreError> {
-        self.settle(claim, due, error, None).await
+        let mut writer = self.db.writer().await?;
+        settle(&mut writer, self.queue, claim, due, error, None).await
     }
 
     async fn bury(
@@ -148,7 +150,8 @@ impl JobQueue for SqlJobQueue {
         error: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.settle(claim, now, error, Some(now)).await
+        let mut writer = self.db.writer().await?;
+        settle(&mut writer, self.queue, claim, now, error, Some(now)).await
     }
 
     async fn dead(&self, limit: u32) -> Result<Vec<DeadJob>, StoreError> {

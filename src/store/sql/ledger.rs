@@ -9,6 +9,7 @@ use super::audit::{self, AuditEntry, TakenHead, chain_of};
 use super::db::{Db, Tx};
 use super::directory::read_key;
 use super::jobs::{self, LEDGER_QUEUE};
+use super::pool::Connection;
 use super::row::Located;
 use super::tokens::{NewAccessToken, insert_access_token, insert_family, insert_refresh_token};
 use crate::crypto::KeyRing;
@@ -21,9 +22,10 @@ use crate::domain::{
 };
 use crate::failpoint;
 use crate::store::StoreError;
-use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
+
+mod responses;
 
 #[derive(Clone)]
 pub struct Ledger {
@@ -78,6 +80,18 @@ pub enum Redemption {
     Expired,
     /// Nothing was decided.
     Undecided,
+}
+
+/// A page of what the projection must show.
+#[derive(Debug, Default)]
+pub struct StandingStates {
+    pub states: Vec<(RequestKey, State)>,
+    /// Rows that do not say what they stand for.
+    pub damaged: Vec<StoreError>,
+    /// The id of the last row, read or not: where the next page begins.
+    pub last: Option<String>,
+    /// There may be more.
+    pub is_full: bool,
 }
 
 /// Tokens that were issued, as far as the Ledger keeps them.
@@ -190,13 +204,13 @@ impl Ledger {
 
     /// A page of what the projection must show of the requests that still matter, in the order of
     /// their ids, after `after`. A used approval counts too: a record that lost both writes would
-    /// otherwise say "pending" of a request that is over.
+    /// otherwise say "pending" of a request that is over. A row that cannot be read holds up no other.
     pub async fn standing_states(
         &self,
-        after: Option<RequestId>,
+        after: Option<&str>,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Vec<(RequestKey, State)>, StoreError> {
+    ) -> Result<StandingStates, StoreError> {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
             "SELECT o.request_id, o.partition, o.outcome, i.kind FROM outcomes o \
@@ -205,84 +219,21 @@ impl Ledger {
              ORDER BY o.request_id LIMIT $3",
         )
         .bind(now.millis())
-        .bind(after.map_or_else(String::new, |id| id.to_string()))
+        .bind(after.unwrap_or_default())
         .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Located::new(row, "outcomes", "request_id");
-                let state = match row.optional_text("kind")? {
-                    None => State::from(row.parse::<Outcome>("outcome")?),
-                    Some(_) => State::from(row.parse::<Issuance>("kind")?),
-                };
-                let key = RequestKey {
-                    partition: Partition(row.small("partition")?),
-                    id: row.request_id("request_id")?,
-                };
-                Ok((key, state))
-            })
-            .collect()
-    }
-
-    /// Erases a response that has been delivered.
-    pub async fn erase_response(&self, id: RequestId) -> Result<(), StoreError> {
-        let mut writer = self.db.writer().await?;
-        sqlx::query("UPDATE issuances SET response = NULL WHERE request_id = $1")
-            .bind(id.to_string())
-            .execute(&mut *writer)
-            .await?;
-        Ok(())
-    }
-
-    /// Gives up a set of tokens that could not be delivered: erased and revoked in one transaction.
-    /// False: there is nothing left to give up.
-    pub async fn give_up_tokens(
-        &self,
-        id: RequestId,
-        partition: Partition,
-        now: Timestamp,
-        entry: AuditEntry,
-    ) -> Result<bool, StoreError> {
-        let mut tx = self.db.begin().await?;
-        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
-        let erased = sqlx::query(
-            "UPDATE issuances SET response = NULL WHERE request_id = $1 AND response IS NOT NULL",
-        )
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "UPDATE access_tokens SET revoked_at = $2 WHERE revoked_at IS NULL AND jti IN \
-             (SELECT token_id FROM issuances WHERE request_id = $1)",
-        )
-        .bind(id.to_string())
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "UPDATE refresh_families SET revoked_at = $2 WHERE revoked_at IS NULL AND request_id = $1",
-        )
-        .bind(id.to_string())
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        audit::commit_if_changed(tx, head, entry, erased.rows_affected()).await
-    }
-
-    /// Erases responses that may no longer be sent again; those still to be pushed stay. Returns how
-    /// many.
-    pub async fn erase_responses(&self, issued_before: Timestamp) -> Result<u64, StoreError> {
-        let mut writer = self.db.writer().await?;
-        let done = sqlx::query(
-            "UPDATE issuances SET response = NULL WHERE response IS NOT NULL AND issued_at <= $1 \
-             AND NOT EXISTS (SELECT 1 FROM jobs WHERE queue = 'ledger' AND dead_at IS NULL \
-             AND id = 'notify_client:' || issuances.request_id)",
-        )
-        .bind(issued_before.millis())
-        .execute(&mut *writer)
-        .await?;
-        Ok(done.rows_affected())
+        let mut page = StandingStates::default();
+        for row in &rows {
+            let row = Located::new(row, "outcomes", "request_id");
+            page.last = Some(row.text("request_id")?);
+            match standing_state(&row) {
+                Ok(state) => page.states.push(state),
+                Err(damage) => page.damaged.push(damage),
+            }
+        }
+        page.is_full = rows.len() == limit as usize;
+        Ok(page)
     }
 }
 
@@ -413,8 +364,20 @@ impl OpenRedemption {
     }
 }
 
+fn standing_state(row: &Located<'_>) -> Result<(RequestKey, State), StoreError> {
+    let state = match row.optional_text("kind")? {
+        None => State::from(row.parse::<Outcome>("outcome")?),
+        Some(_) => State::from(row.parse::<Issuance>("kind")?),
+    };
+    let key = RequestKey {
+        partition: Partition(row.small("partition")?),
+        id: row.request_id("request_id")?,
+    };
+    Ok((key, state))
+}
+
 pub(super) async fn standing(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     user: &UserId,
     client: &ClientId,
     device: Option<&DeviceId>,
@@ -452,7 +415,7 @@ pub(super) async fn standing(
 }
 
 async fn decided(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     keys: &KeyRing,
     id: RequestId,
 ) -> Result<Option<DecidedRequest>, StoreError> {
@@ -489,7 +452,7 @@ fn read_decided(row: &AnyRow, keys: &KeyRing, id: RequestId) -> Result<DecidedRe
 }
 
 async fn used_approval(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     keys: &KeyRing,
     id: RequestId,
 ) -> Result<Option<UsedApproval>, StoreError> {

@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod keys;
 pub mod ledger;
 pub mod pending;
+mod pool;
 pub mod replay;
 mod row;
 pub mod tokens;

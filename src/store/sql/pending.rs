@@ -302,7 +302,7 @@ impl PendingRequests for SqlPendingRequests {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, (_, expires_at)| *expires_at > now);
-        let mut writer = self.db.writer().await?;
+        let mut writer = self.db.writer().await?.patient();
         sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1")
             .bind(now.millis())
             .execute(&mut *writer)

@@ -37,7 +37,7 @@ impl ReplayCache for SqlReplayCache {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let mut writer = self.db.writer().await?;
+        let mut writer = self.db.writer().await?.patient();
         let done = sqlx::query("DELETE FROM replays WHERE expires_at <= $1")
             .bind(now.millis())
             .execute(&mut *writer)

@@ -3,12 +3,12 @@
 use super::audit::{self, AuditEntry, SYSTEM_PARTITION, TakenHead, chain_of};
 use super::db::{Db, Tx};
 use super::ledger::{Standing, standing};
+use super::pool::Connection;
 use super::row::Located;
 use crate::crypto::KeyRing;
 use crate::domain::token::{AccessToken, KnownToken, RefreshFamily, Revocations};
 use crate::domain::{ClientId, DeviceId, Partition, Scope, Secret, Timestamp, UserId};
 use crate::store::StoreError;
-use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
@@ -197,16 +197,12 @@ impl TokenStore {
         now: Timestamp,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.db.begin().await?;
-        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE refresh_families SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
         )
         .bind(family_id)
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        audit::commit_if_changed(tx, head, entry, done.rows_affected()).await
+        .bind(now.millis());
+        audit::change(&self.db, chain_of(partition), entry, change).await
     }
 
     /// Ends one access token. False: it had ended before.
@@ -217,22 +213,18 @@ impl TokenStore {
         now: Timestamp,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.db.begin().await?;
         let chain = partition.map_or(SYSTEM_PARTITION, chain_of);
-        let head = audit::take_head(&mut tx, chain).await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE access_tokens SET revoked_at = $2 WHERE jti = $1 AND revoked_at IS NULL",
         )
         .bind(id)
-        .bind(now.millis())
-        .execute(&mut *tx)
-        .await?;
-        audit::commit_if_changed(tx, head, entry, done.rows_affected()).await
+        .bind(now.millis());
+        audit::change(&self.db, chain, entry, change).await
     }
 
     /// Forgets access tokens that ran out, and erases responses that may not be given again.
     pub async fn sweep(&self, now: Timestamp, used_before: Timestamp) -> Result<(), StoreError> {
-        let mut writer = self.db.writer().await?;
+        let mut writer = self.db.writer().await?.patient();
         sqlx::query("DELETE FROM access_tokens WHERE expires_at <= $1")
             .bind(now.millis())
             .execute(&mut *writer)
@@ -315,7 +307,7 @@ pub(super) async fn insert_access_token(
 }
 
 pub(super) async fn insert_refresh_token(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     hash: &str,
     family_id: &str,
     now: Timestamp,

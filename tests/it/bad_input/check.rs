@@ -5,6 +5,15 @@ use crate::support::{TestApp, assert_oauth_error, assert_problem};
 use assent::phone::http::Answer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Where a client may also authenticate in the body.
+const TAKE_CLIENTS: &[&str] = &[
+    "/token",
+    "/bc-authorize",
+    "/introspect",
+    "/revoke",
+    "/bc-cancel",
+];
+
 /// A bad request, and the answer it must get.
 pub struct Case {
     name: String,
@@ -70,7 +79,7 @@ fn check(case: &Case, answer: &Answer) {
     assert_eq!(answer.status == 405, answer.header("allow").is_some());
     // RFC 6749 5.2, RFC 9110 11.6.1: a challenge wherever the header was, or should have been, used.
     let by_header = case.request.names("authorization");
-    let challenged = by_header || !["/token", "/bc-authorize"].contains(&case.request.path());
+    let challenged = by_header || !TAKE_CLIENTS.contains(&case.request.path());
     let wanted = (case.status == 401 && challenged) || case.error == "insufficient_scope";
     assert_eq!(wanted, answer.header("www-authenticate").is_some());
     assert_tells_nothing(&case.request, answer);

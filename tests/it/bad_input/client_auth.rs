@@ -1,4 +1,4 @@
-//! Client authentication, at both endpoints that demand it (RFC 6749 2.3.1, 3.2.1).
+//! Client authentication, at all endpoints that demand it (RFC 6749 2.3.1, 3.2.1).
 
 use super::check::{case, refuse};
 use super::wire::Request;
@@ -25,12 +25,12 @@ struct Scene {
     bank: RelyingParty,
     /// Uses the body.
     shop: RelyingParty,
-    /// Both endpoints, each with a body that is good but for the client.
-    endpoints: [(&'static str, String); 2],
+    /// All endpoints, each with a body that is good but for the client.
+    endpoints: [(&'static str, String); 5],
 }
 
 async fn scene(backend: Backend) -> Scene {
-    let app = TestApp::new(backend).await;
+    let app = TestApp::with(backend, vec![("ciba.cancel_endpoint", "true".into())]).await;
     let (bank, _, _) = app.cast().await;
     let shop = app.posting_client("shop").await;
     let id = bank.start("alice").await;
@@ -39,7 +39,13 @@ async fn scene(backend: Backend) -> Scene {
         app,
         bank,
         shop,
-        endpoints: [("/bc-authorize", ASK.into()), ("/token", poll)],
+        endpoints: [
+            ("/bc-authorize", ASK.into()),
+            ("/token", poll),
+            ("/introspect", "token=x".into()),
+            ("/revoke", "token=x".into()),
+            ("/bc-cancel", format!("auth_req_id={id}")),
+        ],
     }
 }
 

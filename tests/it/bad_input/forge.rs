@@ -48,6 +48,13 @@ impl Pen {
         serde_json::from_str(&self.public.canonical_jwk()).unwrap()
     }
 
+    /// As it stands in a key set.
+    pub fn jwk_with_kid(&self) -> Value {
+        let mut jwk = self.jwk();
+        jwk["kid"] = json!(self.kid);
+        jwk
+    }
+
     fn header(&self, typ: &str) -> String {
         json!({ "alg": self.public.algorithm(), "kid": self.kid, "typ": typ }).to_string()
     }

@@ -3,8 +3,10 @@
 //! Each case is a line of a table: a name, a request, the status and error it must get. `check` also
 //! holds, for every one of them, that nothing was changed and nothing was told.
 
+mod assertion;
 mod backchannel;
 mod backchannel_headers;
+mod cancel;
 mod check;
 mod client_auth;
 mod connection;
@@ -14,10 +16,13 @@ mod device_proof;
 mod enrolment;
 mod enrolment_key;
 pub mod forge;
+mod hint_tokens;
+mod notification_token;
 mod paths_and_methods;
 mod roles;
 mod shapes;
 mod token;
+mod token_life;
 mod userinfo;
 pub mod wire;
 

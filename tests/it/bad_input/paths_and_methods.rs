@@ -14,6 +14,8 @@ const ENDPOINTS: &[(&str, &str)] = &[
     ("/jwks", "GET, HEAD"),
     ("/bc-authorize", "POST"),
     ("/token", "POST"),
+    ("/introspect", "POST"),
+    ("/revoke", "POST"),
     ("/userinfo", "GET, POST"),
     ("/enrol", "GET, HEAD"),
     ("/device/v1/enrolments", "POST"),

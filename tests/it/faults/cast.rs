@@ -17,6 +17,9 @@ use std::time::Duration;
 /// How long a relying party or a phone goes on trying before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a bank is told with; one that polls sends it for nothing.
+pub const NOTIFICATION_TOKEN: &str = "notification-token-0123456789";
+
 /// A relying party.
 pub struct Bank {
     pub id: String,
@@ -92,7 +95,6 @@ impl Trouble {
 impl Cast {
     /// Registers them, starts the server, and enrols a phone for each person.
     pub async fn new(site: &Site, banks: usize, people: usize) -> (Self, ServerProcess) {
-        let http = HttpClient::new();
         let core = site.core().await;
         let mut cast = Self {
             banks: Vec::new(),
@@ -100,15 +102,7 @@ impl Cast {
         };
         for number in 0..banks {
             let id = format!("bank-{number}");
-            let more = ["--id", &id, "--open-requests", "9"];
-            let added = site.json(&[&["client", "add", "Example Bank"][..], &more].concat());
-            cast.banks.push(Arc::new(Bank {
-                credentials: basic(&id, added["client_secret"].as_str().unwrap()),
-                id,
-                url: site.url.clone(),
-                forgets: AtomicBool::new(false),
-                http: http.clone(),
-            }));
+            cast.banks.push(Bank::register(site, &id, &[]));
         }
         let mut tickets = Vec::new();
         for number in 0..people {
@@ -200,6 +194,30 @@ pub fn assert_unavailable(answer: &Answer) {
 }
 
 impl Bank {
+    /// Registers one with an operator's options.
+    pub fn register(site: &Site, id: &str, options: &[&str]) -> Arc<Self> {
+        let more = ["--id", id, "--open-requests", "9"];
+        let command = [&["client", "add", "Example Bank"][..], &more, options].concat();
+        let added = site.json(&command);
+        Arc::new(Self {
+            credentials: basic(id, added["client_secret"].as_str().unwrap()),
+            id: id.to_owned(),
+            url: site.url.clone(),
+            forgets: AtomicBool::new(false),
+            http: HttpClient::new(),
+        })
+    }
+
+    /// What the server says about a token.
+    pub async fn introspect(&self, token: &str) -> Value {
+        let headers = [("authorization", self.credentials.as_str())];
+        let url = format!("{}/introspect", self.url);
+        let parameters = [("token", token)];
+        let answer = self.http.form(&url, &headers, &parameters).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
     pub async fn ask(&self, key: &str, login: &str) -> Result<Answer, String> {
         let headers = [
             ("authorization", self.credentials.as_str()),
@@ -210,6 +228,7 @@ impl Bank {
             ("login_hint", login),
             ("binding_message", "W4SCT"),
             ("requested_expiry", "300"),
+            ("client_notification_token", NOTIFICATION_TOKEN),
         ];
         let url = format!("{}/bc-authorize", self.url);
         self.http

@@ -157,3 +157,17 @@ async fn draining_has_an_end() {
     server.signal("INT");
     server.ended(Duration::from_secs(8)).await;
 }
+
+/// Whoever sees that a port is open may ask the server to stop, though it still opens its database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_at_the_first_sign_of_life_is_heard() {
+    let site = Site::new(Backend::sqlite());
+    let address = site.management_url.trim_start_matches("http://");
+    for _ in 0..3 {
+        let mut server = site.launch(site.command(&["serve", "--migrate"]));
+        while TcpStream::connect(address).is_err() {
+            pause(1).await;
+        }
+        server.stop().await;
+    }
+}

@@ -33,13 +33,13 @@ const REDEEM: [&str; 5] = [
 const SIGABRT: i32 = 6;
 
 /// A server that will die the `nth` time it comes to a step.
-async fn doomed(site: &Site, step: &str, nth: u32) -> ServerProcess {
+pub async fn doomed(site: &Site, step: &str, nth: u32) -> ServerProcess {
     let failpoint = format!("{step}:{nth}");
     site.serve_with(&[("ASSENT_FAILPOINT", &failpoint)]).await
 }
 
 /// The death that was ordered, and no other.
-async fn died(server: &mut ServerProcess, step: &str) {
+pub async fn died(server: &mut ServerProcess, step: &str) {
     let status = server.ended(Duration::from_secs(10)).await;
     assert_eq!(
         status.signal(),

@@ -7,6 +7,7 @@ mod drain;
 mod failpoints;
 mod invariants;
 mod kill;
+mod notify;
 mod postgres;
 mod redis_data;
 mod redis_failover;

@@ -124,10 +124,22 @@ impl Cluster {
         assert!(done.status.success(), "scripts/postgres {verb}: {said}");
         String::from_utf8(done.stdout).unwrap()
     }
+
+    /// Sends a signal to the server and all of its processes.
+    fn signal(&self, name: &str) {
+        let pid = self.folder.path().join("cluster/data/postmaster.pid");
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let main = pid.lines().next().unwrap();
+        let script = format!("kill -{name} {main} $(ps -o pid= --ppid {main})");
+        let sent = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert!(sent.success(), "{script}");
+    }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // One that stands still could not be stopped.
+        self.signal("CONT");
         self.script("stop");
     }
 }
@@ -192,5 +204,34 @@ async fn without_a_database_everybody_is_told_to_come_back() {
     flow.redeem(0).await;
     assert_eq!((flow.tokens.len(), flow.end.as_str()), (1, "invalid_grant"));
     assert_eq!(status("/readyz").await, 200);
+    server.stop().await;
+}
+
+/// The machine is there and accepts connections, and nothing on it moves: no error will ever come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stands_still_keeps_nobody() {
+    let cluster = Cluster::start();
+    let site = Site::new(Backend::Postgres(cluster.url.clone()));
+    let (cast, mut server) = Cast::new(&site, 1, 1).await;
+    let mut flow = cast.begin(Decision::Approve).await;
+    let shown = flow.look().await;
+    let (bank, phone) = (&flow.bank, &flow.person.phone);
+
+    cluster.signal("STOP");
+    // The first finds a connection and waits for its answer; the second has to make one.
+    for _ in 0..2 {
+        let (polled, asked, decided) = tokio::join!(
+            bank.poll(&flow.auth_req_id, 0),
+            bank.ask("key", &flow.person.login),
+            phone.try_answer(&shown, Decision::Approve, None),
+        );
+        for answer in [polled, asked, decided.map_err(|error| error.to_string())] {
+            assert_unavailable(&answer.unwrap());
+        }
+    }
+    cluster.signal("CONT");
+    flow.decide().await;
+    flow.redeem(0).await;
+    assert_eq!((flow.tokens.len(), flow.end.as_str()), (1, "invalid_grant"));
     server.stop().await;
 }

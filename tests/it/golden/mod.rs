@@ -5,6 +5,7 @@
 //! text that the file would have to hold. If the change is meant, put that text into the file by hand,
 //! and think of the apps and clients out there that were written for the old one.
 
+mod clients;
 mod errors;
 mod journey;
 mod problems;
@@ -20,7 +21,8 @@ use std::path::Path;
 /// Members whose values are made up anew each time.
 #[rustfmt::skip]
 const RANDOM: &[&str] = &[
-    "auth_req_id", "bh", "challenge_hash", "code_hash", "device-nonce", "jti", "kid", "nonce", "sub_ref", "x", "y",
+    "access_token", "at_hash", "auth_req_id", "bh", "challenge_hash", "code_hash", "device-nonce", "jti", "kid", "nonce",
+    "refresh_token", "sub_ref", "urn:openid:params:jwt:claim:auth_req_id", "urn:openid:params:jwt:claim:rt_hash", "x", "y",
 ];
 
 /// Names for values of this run.

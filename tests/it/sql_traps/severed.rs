@@ -1,5 +1,6 @@
-//! A wire to PostgreSQL that is cut at a commit.
+//! A wire to PostgreSQL that is cut at a commit, or goes silent.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ pub enum Cut {
     AfterCommit,
     /// The same, and no other connection gets through until [`Wire::mend`].
     AfterCommitForGood,
+    /// The server has committed, and from then on nothing gets through, until [`Wire::mend`].
+    SilentAfterCommit,
 }
 
 /// A proxy in front of PostgreSQL.
@@ -30,6 +33,9 @@ struct State {
     /// Armed for the next commit.
     cut: Mutex<Option<Cut>>,
     down: watch::Sender<bool>,
+    silent: watch::Sender<bool>,
+    /// How often a client had something to say.
+    said: AtomicUsize,
 }
 
 impl Wire {
@@ -43,6 +49,8 @@ impl Wire {
             server: server.to_owned(),
             cut: Mutex::new(None),
             down: watch::Sender::new(false),
+            silent: watch::Sender::new(false),
+            said: AtomicUsize::new(0),
         });
         let (accepting, tasks) = (state.clone(), TaskTracker::new());
         tasks.clone().spawn(async move {
@@ -66,14 +74,25 @@ impl Wire {
         self.state.cut.lock().unwrap().is_none()
     }
 
+    /// Lets nothing more through, and leaves every connection open: a server that stands still.
+    pub fn silence(&self) {
+        self.state.silent.send_replace(true);
+    }
+
     pub fn mend(&self) {
         self.state.down.send_replace(false);
+        self.state.silent.send_replace(false);
+    }
+
+    pub fn said(&self) -> usize {
+        self.state.said.load(Ordering::SeqCst)
     }
 }
 
 /// Carries one connection until it ends or is cut.
 async fn carry(state: Arc<State>, mut client: TcpStream) {
     let mut down = state.down.subscribe();
+    let mut silent = state.silent.subscribe();
     if *down.borrow() {
         return;
     }
@@ -82,10 +101,13 @@ async fn carry(state: Arc<State>, mut client: TcpStream) {
     };
     let (mut from_client, mut from_server) = ([0; 16 * 1024], [0; 16 * 1024]);
     loop {
+        let heard = silent.wait_for(|silent| !silent).await;
+        drop(heard.unwrap());
         tokio::select! {
             read = client.read(&mut from_client) => {
                 let Ok(1..) = read else { return };
                 let sent = &from_client[..read.unwrap()];
+                state.said.fetch_add(1, Ordering::SeqCst);
                 let commits = sent.windows(7).any(|text| text == b"COMMIT\0");
                 let cut = if commits { state.cut.lock().unwrap().take() } else { None };
                 if cut == Some(Cut::BeforeCommit) || server.write_all(sent).await.is_err() {
@@ -96,6 +118,10 @@ async fn carry(state: Arc<State>, mut client: TcpStream) {
                     let answered = server.read(&mut from_server).await.unwrap();
                     let tag = from_server[..answered].windows(7).any(|text| text == b"COMMIT\0");
                     assert!(tag, "the server did not commit");
+                    if cut == Some(Cut::SilentAfterCommit) {
+                        state.silent.send_replace(true);
+                        continue;
+                    }
                     state.down.send_replace(cut == Some(Cut::AfterCommitForGood));
                     return;
                 }
@@ -106,6 +132,7 @@ async fn carry(state: Arc<State>, mut client: TcpStream) {
                     return;
                 }
             }
+            _ = silent.changed() => {}
             () = async { drop(down.wait_for(|down| *down).await) } => return,
         }
     }

@@ -4,14 +4,15 @@ use super::cast::Cast;
 use super::{at, id};
 use crate::support::house::entry;
 use crate::support::{Backend, START, all, on_both};
+use assent::domain::client::DeliveryMode;
 use assent::domain::device::DeviceState;
 use assent::domain::outcome::Issuance;
 use assent::domain::token::RefreshFamily;
 use assent::domain::{Outcome, Scope, Secret};
-use assent::store::StoreError;
 use assent::store::sql::ledger::{
     IssuedTokens, NewRefreshFamily, OpenRedemption, Redemption, UsedApproval,
 };
+use assent::store::{ClaimedJob, StoreError};
 use std::time::Duration;
 
 on_both!(
@@ -23,6 +24,7 @@ on_both!(
     refresh_tokens_are_stored_with_the_issuance,
     a_failed_issuance_leaves_nothing,
     a_kept_response_is_sealed_and_erased,
+    who_lost_the_lease_gives_up_nothing,
     who_is_locked_before_the_redemption_is_seen,
 );
 
@@ -357,4 +359,41 @@ async fn who_is_locked_before_the_redemption_is_seen(backend: Backend) {
             .unwrap()
     );
     assert_eq!(standing().await, (false, false, None));
+}
+
+/// Only the attempt that holds the job may end what it was to deliver: another may deliver it now.
+async fn who_lost_the_lease_gives_up_nothing(backend: Backend) {
+    let cast = Cast::new(backend).await;
+    let mut decided = cast.decided(1, Outcome::Approved);
+    decided.evidence.delivery_mode = DeliveryMode::Push;
+    let recorded = cast.begin().await.record(&decided, entry()).await;
+    recorded.unwrap();
+    let tokens = IssuedTokens {
+        response: Some(Secret::new("the response".into())),
+        ..cast.tokens(1)
+    };
+    let redemption = open(cast.redeem(1).await);
+    redemption.issue(&tokens, entry()).await.unwrap();
+    let [_, queue] = &cast.house.core.queues;
+    let lease = Duration::from_secs(30);
+    let claim = async |now| queue.claim(1, lease, now).await.unwrap().remove(0);
+    let (lost, held) = (claim(START).await, claim(at(30)).await);
+    let give_up = async |claim: &ClaimedJob| {
+        let partition = cast.user.partition;
+        let ledger = &cast.house.ledger;
+        ledger
+            .give_up_tokens(claim, id(1), partition, "refused", at(31), entry())
+            .await
+            .unwrap()
+    };
+    let before = cast.house.backend.dump().await;
+    assert!(!give_up(&lost).await);
+    assert_eq!(cast.house.backend.dump().await, before);
+    assert!(give_up(&held).await);
+    assert!(!give_up(&held).await, "there is nothing left to give up");
+    let dead = queue.dead(9).await.unwrap();
+    assert_eq!((dead.len(), dead[0].error.as_str()), (1, "refused"));
+    let revoked = "access_tokens WHERE revoked_at IS NOT NULL";
+    assert_eq!(cast.house.backend.count(revoked).await, 1);
+    cast.house.assert_audit_is_whole().await;
 }

@@ -306,25 +306,26 @@ async fn states_are_listed_page_by_page(backend: Backend) {
     all_states.push((id(11), State::Denied));
 
     let list = async |limit: u32, now| {
-        let (mut after, mut listed, mut pages) = (None, Vec::new(), 0);
+        let (mut after, mut listed, mut pages) = (None::<String>, Vec::new(), 0);
         loop {
-            let page = cast
-                .house
-                .ledger
-                .standing_states(after, limit, at(now))
-                .await
-                .unwrap();
+            let ledger = &cast.house.ledger;
+            let page = ledger
+                .standing_states(after.as_deref(), limit, at(now))
+                .await;
+            let page = page.unwrap();
+            assert!(page.states.len() <= limit as usize && page.damaged.is_empty());
+            assert_eq!(page.is_full, page.states.len() == limit as usize);
+            pages += 1;
+            after = page.last;
             assert!(
-                page.iter()
+                page.states
+                    .iter()
                     .all(|(key, _)| key.partition == cast.user.partition)
             );
-            assert!(page.len() <= limit as usize);
-            pages += 1;
-            let Some((last, _)) = page.last() else {
+            listed.extend(page.states.into_iter().map(|(key, state)| (key.id, state)));
+            if after.is_none() {
                 return (listed, pages);
-            };
-            after = Some(last.id);
-            listed.extend(page.into_iter().map(|(key, state)| (key.id, state)));
+            }
         }
     };
     let by_text =

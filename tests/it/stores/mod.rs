@@ -5,6 +5,7 @@
 //! SQL alone and are tested as they are.
 
 mod cast;
+mod differential;
 mod directory;
 mod enrolments;
 mod issuances;

@@ -19,7 +19,8 @@ use assent::crypto::KeyRing;
 use assent::domain::client::Registration;
 use assent::domain::user::Login;
 use assent::domain::{
-    AuthReqId, Client, ClientId, Decision, RequestId, Scope, SignatureAlgorithm, Timestamp, User,
+    AuthReqId, Client, ClientId, Decision, RequestId, RequestKey, Scope, SignatureAlgorithm,
+    Timestamp, User,
 };
 use assent::entropy::SystemEntropy;
 use assent::phone::http::{Answer, HttpClient, basic};
@@ -58,6 +59,61 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
+/// A test on each ground that a server can stand on: `everywhere!(name)` makes `name::sqlite`,
+/// `name::postgres` and `name::redis` of an async function that takes a [`Ground`].
+macro_rules! everywhere {
+    ($($name:ident),+ $(,)?) => {
+        mod everywhere {
+            $(mod $name {
+                use crate::support::{Backend, Ground, RedisServers};
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn sqlite() {
+                    super::super::$name(Ground::new(Backend::sqlite())).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn postgres() {
+                    super::super::$name(Ground::new(Backend::postgres().await)).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn redis() {
+                    let ground = Ground::with_redis(Backend::sqlite(), RedisServers::single());
+                    super::super::$name(ground).await;
+                }
+            })+
+        }
+    };
+}
+pub(crate) use everywhere;
+
+/// What a server stands on: a database, and Redis or not.
+pub struct Ground {
+    backend: Arc<Backend>,
+    redis: Option<RedisServers>,
+}
+
+impl Ground {
+    pub fn new(backend: Backend) -> Self {
+        Self {
+            backend: Arc::new(backend),
+            redis: None,
+        }
+    }
+
+    pub fn with_redis(backend: Backend, redis: RedisServers) -> Self {
+        Self {
+            redis: Some(redis),
+            ..Self::new(backend)
+        }
+    }
+
+    fn settings(&self) -> Overrides {
+        self.redis.iter().flat_map(RedisServers::settings).collect()
+    }
+}
+
 /// A running server whose clock stands still and whose workers wait to be stepped.
 pub struct TestApp {
     pub server: Server,
@@ -67,7 +123,8 @@ pub struct TestApp {
     pub url: String,
     pub management_url: String,
     /// Keeps the database alive as long as the server.
-    pub backend: Backend,
+    pub backend: Arc<Backend>,
+    redis: Option<RedisServers>,
 }
 
 impl TestApp {
@@ -82,17 +139,49 @@ impl TestApp {
 
     /// With a settings file beside them.
     pub async fn with_file(backend: Backend, file: Option<&Path>, settings: Overrides) -> Self {
-        let config = config(&backend, file, settings);
+        let ground = Ground::new(backend);
+        let config = config(&ground.backend, file, settings);
+        Self::start(ground, config, None).await
+    }
+
+    pub async fn on(ground: Ground) -> Self {
+        Self::on_with(ground, vec![]).await
+    }
+
+    /// With settings of its own.
+    pub async fn on_with(ground: Ground, settings: Overrides) -> Self {
+        let config = config(
+            &ground.backend,
+            None,
+            [ground.settings(), settings].concat(),
+        );
+        Self::start(ground, config, None).await
+    }
+
+    /// Another node of the same issuer, with the same clock.
+    pub async fn node(&self) -> Self {
+        let ground = Ground {
+            backend: self.backend.clone(),
+            redis: self.redis.clone(),
+        };
+        let config = config(&ground.backend, None, ground.settings());
+        Self::start(ground, config, Some(self)).await
+    }
+
+    async fn start(ground: Ground, config: Config, first: Option<&Self>) -> Self {
         let listeners = Listeners::bind(&config).unwrap();
         let url = format!("http://{}", listeners.public_address().unwrap());
         let config = Config {
             server: assent::config::Server {
-                issuer: url.clone(),
+                issuer: first.map_or(&url, |first| &first.url).clone(),
                 ..config.server
             },
             ..config
         };
-        let clock = Arc::new(ManualClock::new(START));
+        let clock = first.map_or_else(
+            || Arc::new(ManualClock::new(START)),
+            |first| first.clock.clone(),
+        );
         let push = Arc::new(PushRecorder::default());
         let world = World {
             clock: clock.clone(),
@@ -109,7 +198,8 @@ impl TestApp {
             http: HttpClient::new(),
             url,
             management_url,
-            backend,
+            backend: ground.backend,
+            redis: ground.redis,
         }
     }
 
@@ -177,12 +267,40 @@ impl TestApp {
         client: &RelyingParty,
         auth_req_id: &str,
     ) -> Result<Cancelled, StoreError> {
+        let key = self.key(client, auth_req_id);
+        self.services().cancel(key, "test").await
+    }
+
+    /// Where a client's request is found.
+    pub fn key(&self, client: &RelyingParty, auth_req_id: &str) -> RequestKey {
         let id = AuthReqId::new(auth_req_id.to_owned());
         let handle = self
             .services()
             .keys
             .open_auth_req_id(&client.client.id, &id);
-        self.services().cancel(handle.unwrap().key(), "test").await
+        handle.unwrap().key()
+    }
+
+    /// The same relying party at this node.
+    pub fn here(&self, client: &RelyingParty) -> RelyingParty {
+        RelyingParty {
+            url: self.url.clone(),
+            ..client.clone()
+        }
+    }
+
+    /// How many requests wait for this person.
+    pub async fn open_requests(&self, user: &User) -> usize {
+        let open = self
+            .services()
+            .pending
+            .open_for(&user.id, user.partition, self.now());
+        open.await.unwrap().len()
+    }
+
+    /// How many jobs wait to wake phones.
+    pub async fn waiting_jobs(&self) -> u64 {
+        self.server.core.queues[0].depth().await.unwrap().alive
     }
 
     /// Works off everything that is due now.

@@ -1,5 +1,6 @@
 //! The Redis servers that `scripts/test` has started for all tests; each test has key names of its own.
 
+use assent::config::Overrides;
 use assent::entropy::{Entropy, SystemEntropy};
 use assent::store::redis::{Redis, RedisUrl, Settings};
 use std::time::Duration;
@@ -37,6 +38,15 @@ impl RedisServers {
             url,
             prefix: format!("test-{random:016x}"),
         }
+    }
+
+    /// What a server is told about them.
+    pub fn settings(&self) -> Overrides {
+        vec![
+            ("redis.url", self.url.clone()),
+            ("redis.prefix", self.prefix.clone()),
+            ("redis.timeout", "2s".into()),
+        ]
     }
 
     /// A node's way to them.

@@ -130,7 +130,11 @@ impl Cluster {
         let pid = self.folder.path().join("cluster/data/postmaster.pid");
         let pid = std::fs::read_to_string(pid).unwrap();
         let main = pid.lines().next().unwrap();
-        let script = format!("kill -{name} {main} $(ps -o pid= --ppid {main})");
+        // A child may end by itself in between.
+        let script = format!(
+            "kill -{name} {main} && for child in $(ps -o pid= --ppid {main}); do \
+             kill -{name} $child 2>/dev/null || true; done"
+        );
         let sent = Command::new("sh").args(["-c", &script]).status().unwrap();
         assert!(sent.success(), "{script}");
     }

@@ -61,6 +61,9 @@ pub struct Flow {
     pub trouble: Trouble,
     /// The error that the last poll got.
     pub end: String,
+    /// The store forgot the request while the decision was on its way: the relying party was told that it
+    /// is over, the phone that its decision counts. What was decided can still be fetched.
+    pub crossed: bool,
 }
 
 /// Attempts that were not answered.
@@ -324,6 +327,7 @@ impl Flow {
             unanswered: 0,
             trouble,
             end: String::new(),
+            crossed: false,
         }
     }
 
@@ -366,6 +370,11 @@ impl Flow {
         self.trouble.add(trouble);
         self.acknowledged = acknowledged;
         self.assert_known();
+        if acknowledged && self.is_forgotten() {
+            self.crossed = true;
+            self.end.clear();
+            self.redeem(0).await;
+        }
     }
 
     fn assert_known(&self) {
@@ -404,8 +413,10 @@ impl Flow {
                     pause(200).await;
                 }
                 (400, "access_denied") if !over && !has_tokens => self.end = error,
+                // What the store forgot is over, but for a decision that is just on its way.
                 (400, "expired_token") if !over && !has_tokens && self.may_be_forgotten() => {
                     self.end = error;
+                    return;
                 }
                 // Used up: by the tokens that came, or by those that were lost on the way.
                 (400, "invalid_grant") if !over && (has_tokens || self.unanswered > 0) => {

@@ -65,6 +65,7 @@ async fn what_was_decided_survives_the_loss_of_everything() {
     denied.redeem(0).await;
     open.redeem(0).await;
     open.send(&shown).await;
+    open.redeem(0).await;
     assert_eq!(approved.tokens.len(), 1);
     assert_eq!(denied.end, "access_denied");
     assert_eq!(

@@ -6,7 +6,7 @@ use super::storm::{Storm, rounds, site};
 use super::wire::{Breach, Fate, Wire};
 use crate::support::own_redis::{Redis, RedisServer};
 use crate::support::process::{Site, pause};
-use crate::support::{Backend, assert_problem};
+use crate::support::{Backend, assert_oauth_error, assert_problem};
 use assent::domain::Decision;
 use assent::phone::Phone;
 use assent::phone::http::{Answer, HttpClient};
@@ -167,6 +167,9 @@ async fn each_script_is_cut_off_once() {
                     .any(|window| window == hash.as_bytes())
             });
             let mut flow = cast.begin(Decision::Approve).await;
+            // One that was asked twice behind the client's back must not count as too early.
+            let poll = flow.bank.poll(&flow.auth_req_id, 0).await.unwrap();
+            assert_oauth_error(&poll, 400, "authorization_pending");
             flow.decide().await;
             flow.redeem(0).await;
             crate::support::own_redis::eventually("the script runs", || wire.has_broken()).await;

@@ -97,7 +97,7 @@ impl Storm {
         };
         println!(
             "{fault}: {} requests, {} decisions acknowledged, {} of them lost, {} tokens doubled, \
-             {} forgotten undecided, {} answers of 503, {} dropped, errors for {window} ms",
+             {} forgotten undecided, {} forgotten while decided, {} answers of 503, {} dropped, errors for {window} ms",
             flows.len(),
             count(|flow| flow.acknowledged),
             // An approval was redeemed, whether or not the response arrived: see the invariants.
@@ -106,6 +106,7 @@ impl Storm {
                 && flow.end != "invalid_grant"),
             count(|flow| flow.tokens.len() > 1),
             count(Flow::is_forgotten),
+            count(|flow| flow.crossed),
             trouble.refused,
             trouble.dropped,
         );

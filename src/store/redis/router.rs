@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often every connection shows that it lives, and the sentinels are asked who is in charge.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long what a look around found is believed: one for all who meet the same trouble.
+/// How long a look around in vain is believed: one for all who meet the same trouble.
 const BELIEVE_FOR: Duration = Duration::from_millis(100);
 const PARTITIONS: usize = 256;
 
@@ -38,8 +38,8 @@ pub struct Router {
     table: RwLock<Arc<Table>>,
     /// Held by whoever looks around.
     looking: tokio::sync::Mutex<()>,
-    /// What came of the last look around, and until when that is believed.
-    looked: Mutex<Option<(Instant, Result<(), String>)>>,
+    /// Why the last look around that failed did, and until when that is believed.
+    in_vain: Mutex<Option<(Instant, String)>>,
     /// The runtime that connections live on: those of an HTTP worker's would end with it.
     home: Handle,
 }
@@ -118,7 +118,7 @@ impl Router {
             attempt,
             table: RwLock::default(),
             looking: tokio::sync::Mutex::default(),
-            looked: Mutex::default(),
+            in_vain: Mutex::default(),
             home: Handle::current(),
         }
     }
@@ -129,9 +129,10 @@ impl Router {
         partition: Partition,
         call: impl Fn(bool) -> Call,
     ) -> Result<T, StoreError> {
-        let first = match self.run_on(&self.table(), partition, &call(false)).await {
+        let table = self.table();
+        let first = match self.run_on(&table, partition, &call(false)).await {
             Err((failure, address)) if failure.is_worth_another_look() => {
-                let table = self.look_around(failure, address).await?;
+                let table = self.look_around(&table, failure, address).await?;
                 self.run_on(&table, partition, &call(true)).await
             }
             done => done,
@@ -160,9 +161,10 @@ impl Router {
         partition: Partition,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        let first = match self.attempt(&self.table(), partition, command).await {
+        let table = self.table();
+        let first = match self.attempt(&table, partition, command).await {
             Err((failure, address)) if failure.is_worth_another_look() => {
-                let table = self.look_around(failure, address).await?;
+                let table = self.look_around(&table, failure, address).await?;
                 self.attempt(&table, partition, command).await
             }
             done => done,
@@ -175,9 +177,10 @@ impl Router {
         &self,
         commands: &[(Partition, Cmd)],
     ) -> Result<Vec<T>, StoreError> {
-        let answers = match self.pipelines(&self.table(), commands).await {
+        let table = self.table();
+        let answers = match self.pipelines(&table, commands).await {
             Err((failure, address)) if failure.is_worth_another_look() => {
-                let table = self.look_around(failure, address).await?;
+                let table = self.look_around(&table, failure, address).await?;
                 self.pipelines(&table, commands).await
             }
             done => done,
@@ -246,7 +249,9 @@ impl Router {
     pub async fn primary_of(&self, partition: Partition) -> Result<Option<Address>, StoreError> {
         let mut table = self.table();
         if table.primaries.is_empty() {
-            table = self.look_around(Failure::Nobody(partition.0), None).await?;
+            table = self
+                .look_around(&table, Failure::Nobody(partition.0), None)
+                .await?;
         }
         Ok(table.primary(partition).ok().cloned())
     }
@@ -256,16 +261,16 @@ impl Router {
         self.table().nodes.keys().cloned().collect()
     }
 
-    /// Finds out who is in charge now: once, however many ask.
+    /// Finds out who is in charge now: once, however many ask. `seen` is what led to the failure.
     async fn look_around(
         &self,
+        seen: &Table,
         failure: Failure,
         address: Option<Address>,
     ) -> Result<Arc<Table>, StoreError> {
-        let seen = self.table();
         let broken = address.filter(|_| failure.breaks_the_connection());
         // As long as two attempts, so that whoever waits here is answered in time.
-        let looked = timeout(self.attempt * 2, self.look_around_now(&seen, broken)).await;
+        let looked = timeout(self.attempt * 2, self.look_around_now(seen, broken)).await;
         match looked {
             Ok(table) => table.map_err(StoreError::from),
             Err(_) => Err(Failure::Slow(self.attempt * 2).into()),
@@ -282,23 +287,23 @@ impl Router {
         if current.generation != seen.generation {
             return Ok(current);
         }
-        if let Some(lately) = self.looked_lately() {
-            return lately.map(|()| current).map_err(Failure::Unreachable);
+        if let Some(trouble) = self.lately_in_vain() {
+            return Err(Failure::Unreachable(trouble));
         }
         let table = TokioContext::new(self.discover(&current, broken), self.home.clone()).await;
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = table.as_ref().map(drop).map_err(ToString::to_string);
-        *looked = Some((now() + BELIEVE_FOR, result));
-        let table = Arc::new(table?);
+        let table = Arc::new(table.inspect_err(|failure| {
+            let mut in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+            *in_vain = Some((now() + BELIEVE_FOR, failure.to_string()));
+        })?);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
         Ok(table)
     }
 
-    /// What somebody else found out a moment ago.
-    fn looked_lately(&self) -> Option<Result<(), String>> {
-        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, result) = looked.as_ref()?;
-        (now() < *until).then(|| result.clone())
+    /// Why somebody else looked in vain a moment ago.
+    fn lately_in_vain(&self) -> Option<String> {
+        let in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, trouble) = in_vain.as_ref()?;
+        (now() < *until).then(|| trouble.clone())
     }
 
     async fn discover(&self, old: &Table, broken: Option<Address>) -> Result<Table, Failure> {
@@ -442,7 +447,7 @@ impl Router {
         let nobody = Failure::Unreachable("no server is known yet".into());
         let mut addresses = self.connected();
         if addresses.is_empty() {
-            self.look_around(nobody, None).await?;
+            self.look_around(&self.table(), nobody, None).await?;
             addresses = self.connected();
         }
         addresses.sort_by_key(ToString::to_string);

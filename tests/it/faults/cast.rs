@@ -5,13 +5,13 @@ use crate::support::process::{ServerProcess, Site, pause};
 use crate::support::{CIBA_GRANT, assert_oauth_error, assert_problem, request_id};
 use assent::clock::{Clock as _, SystemClock};
 use assent::domain::user::Login;
-use assent::domain::{Decision, RequestId};
+use assent::domain::{Decision, RequestId, Timestamp};
 use assent::entropy::SystemEntropy;
 use assent::phone::http::{Answer, HttpClient, basic};
 use assent::phone::{EnrolmentLink, Phone, PhoneError, ShownRequest};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a relying party or a phone goes on trying before a test gives up.
@@ -25,6 +25,8 @@ pub struct Bank {
     pub id: String,
     pub credentials: String,
     pub url: String,
+    /// The store may forget requests that nobody has answered, and says so.
+    forgets: AtomicBool,
     http: HttpClient,
 }
 
@@ -59,6 +61,9 @@ pub struct Flow {
     pub trouble: Trouble,
     /// The error that the last poll got.
     pub end: String,
+    /// The store forgot the request while the decision was on its way: the relying party was told that it
+    /// is over, the phone that its decision counts. What was decided can still be fetched.
+    pub crossed: bool,
 }
 
 /// Attempts that were not answered.
@@ -68,12 +73,25 @@ pub struct Trouble {
     pub dropped: u32,
     /// "Temporarily unavailable."
     pub refused: u32,
+    /// When the last of them was.
+    pub last: Option<Timestamp>,
 }
 
 impl Trouble {
     pub fn add(&mut self, more: Self) {
         self.dropped += more.dropped;
         self.refused += more.refused;
+        self.last = self.last.max(more.last);
+    }
+
+    fn drop(&mut self) {
+        self.dropped += 1;
+        self.last = Some(SystemClock.now());
+    }
+
+    fn refuse(&mut self) {
+        self.refused += 1;
+        self.last = Some(SystemClock.now());
     }
 }
 
@@ -129,6 +147,14 @@ impl Cast {
     pub async fn begin(&self, decision: Decision) -> Flow {
         Flow::begin(&self.banks[0], &self.people[0], decision).await
     }
+
+    /// From now on the store may forget requests that nobody has answered. Whoever comes for one is told
+    /// that it is over, and an answer to it is not acknowledged.
+    pub fn may_forget(&self) {
+        for bank in &self.banks {
+            bank.forgets.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Tries again until there is an answer. A server error that does not say "temporarily unavailable" is
@@ -145,13 +171,13 @@ async fn until_answered<F: Future<Output = Result<Answer, String>>>(
             Ok(answer) if answer.status == 503 => {
                 assert_unavailable(&answer);
                 last = answer.body;
-                trouble.refused += 1;
+                trouble.refuse();
             }
             Ok(answer) if answer.status >= 500 => panic!("{what}: {answer:?}"),
             Ok(answer) => return answer,
             Err(error) => {
                 last = error;
-                trouble.dropped += 1;
+                trouble.drop();
             }
         }
         pause(100).await;
@@ -180,6 +206,7 @@ impl Bank {
             credentials: basic(id, added["client_secret"].as_str().unwrap()),
             id: id.to_owned(),
             url: site.url.clone(),
+            forgets: AtomicBool::new(false),
             http: HttpClient::new(),
         })
     }
@@ -231,24 +258,28 @@ impl Bank {
 }
 
 impl Person {
+    /// Looks and decides, however often the phone has to send it. `false`: there is no such request.
+    pub async fn answer(&self, id: RequestId, decision: Decision, trouble: &mut Trouble) -> bool {
+        match self.look(id, trouble).await {
+            Some(shown) => self.decide(&shown, decision, trouble).await,
+            None => false,
+        }
+    }
+
     /// Opens the app and looks for the request.
-    pub async fn look(&self, id: RequestId, trouble: &mut Trouble) -> ShownRequest {
+    async fn look(&self, id: RequestId, trouble: &mut Trouble) -> Option<ShownRequest> {
         let until = SystemClock.now().plus(PATIENCE);
         while SystemClock.now() < until {
             let seen = match self.phone.inbox().await {
-                Ok(waiting) => {
-                    assert!(
-                        waiting.iter().any(|waiting| waiting.id == id),
-                        "the inbox lost a request"
-                    );
-                    self.phone.show(id).await
-                }
+                Ok(waiting) if !waiting.iter().any(|waiting| waiting.id == id) => return None,
+                Ok(_) => self.phone.show(id).await,
                 Err(error) => Err(error),
             };
             match seen {
-                Ok(shown) => return shown,
-                Err(PhoneError::Transport(_)) => trouble.dropped += 1,
-                Err(PhoneError::Refused { status: 503, .. }) => trouble.refused += 1,
+                Ok(shown) => return Some(shown),
+                Err(PhoneError::Transport(_)) => trouble.drop(),
+                Err(PhoneError::Refused { status: 503, .. }) => trouble.refuse(),
+                Err(PhoneError::Refused { status: 404, .. }) => return None,
                 Err(error) => panic!("the phone cannot see the request: {error}"),
             }
             pause(100).await;
@@ -256,14 +287,23 @@ impl Person {
         panic!("the phone sees nothing within {PATIENCE:?}");
     }
 
-    /// Sends a decision, and sends it again until it is acknowledged.
-    pub async fn decide(&self, shown: &ShownRequest, decision: Decision, trouble: &mut Trouble) {
+    /// Sends a decision, and sends it again until it is acknowledged. `false`: there is no such request.
+    async fn decide(
+        &self,
+        shown: &ShownRequest,
+        decision: Decision,
+        trouble: &mut Trouble,
+    ) -> bool {
         let answer = until_answered("decision", trouble, || async {
             let answer = self.phone.try_answer(shown, decision, None).await;
             answer.map_err(|error| error.to_string())
         })
         .await;
-        assert_eq!(answer.status, 200, "a decision was refused: {answer:?}");
+        match answer.status {
+            200 => true,
+            404 => false,
+            _ => panic!("a decision was refused: {answer:?}"),
+        }
     }
 }
 
@@ -288,6 +328,7 @@ impl Flow {
             unanswered: 0,
             trouble,
             end: String::new(),
+            crossed: false,
         }
     }
 
@@ -297,21 +338,60 @@ impl Flow {
 
     /// The person looks and decides, however often the phone has to send it.
     pub async fn decide(&mut self) {
-        let shown = self.look().await;
-        self.send(&shown).await;
+        let id = self.id();
+        let answered = self.person.answer(id, self.decision, &mut self.trouble);
+        self.acknowledged = answered.await;
+        self.assert_known();
     }
 
     pub async fn look(&mut self) -> ShownRequest {
         let id = self.id();
-        self.person.look(id, &mut self.trouble).await
+        let shown = self.person.look(id, &mut self.trouble).await;
+        shown.expect("the inbox lost a request")
     }
 
     /// Sends the decision about what was shown until it is acknowledged.
     pub async fn send(&mut self, shown: &ShownRequest) {
-        self.person
+        self.acknowledged = self
+            .person
             .decide(shown, self.decision, &mut self.trouble)
             .await;
-        self.acknowledged = true;
+        self.assert_known();
+    }
+
+    /// The relying party waits at the server while the person decides.
+    pub async fn decide_while_held(&mut self, wait: u32) {
+        let (person, id, decision) = (self.person.clone(), self.id(), self.decision);
+        let decided = async {
+            let mut trouble = Trouble::default();
+            let acknowledged = person.answer(id, decision, &mut trouble).await;
+            (acknowledged, trouble)
+        };
+        let ((acknowledged, trouble), ()) = tokio::join!(decided, self.redeem(wait));
+        self.trouble.add(trouble);
+        self.acknowledged = acknowledged;
+        self.assert_known();
+        if acknowledged && self.is_forgotten() {
+            self.crossed = true;
+            self.end.clear();
+            self.redeem(0).await;
+        }
+    }
+
+    fn assert_known(&self) {
+        assert!(
+            self.acknowledged || self.may_be_forgotten(),
+            "a request is lost"
+        );
+    }
+
+    fn may_be_forgotten(&self) -> bool {
+        self.bank.forgets.load(Ordering::SeqCst)
+    }
+
+    /// The store forgot it before anybody had decided.
+    pub fn is_forgotten(&self) -> bool {
+        self.end == "expired_token"
     }
 
     /// Polls until the request is over, and once more: what is over stays as it is.
@@ -334,6 +414,11 @@ impl Flow {
                     pause(200).await;
                 }
                 (400, "access_denied") if !over && !has_tokens => self.end = error,
+                // What the store forgot is over, but for a decision that is just on its way.
+                (400, "expired_token") if !over && !has_tokens && self.may_be_forgotten() => {
+                    self.end = error;
+                    return;
+                }
                 // Used up: by the tokens that came, or by those that were lost on the way.
                 (400, "invalid_grant") if !over && (has_tokens || self.unanswered > 0) => {
                     self.end = error;

@@ -1,8 +1,8 @@
 //! How a server stops: everybody is answered, nothing new is taken, and it is gone in time (I12).
 
+use super::busy::Busy;
 use super::cast::{Bank, Cast};
 use super::invariants;
-use super::kill::Busy;
 use crate::support::process::{Site, pause};
 use crate::support::{Backend, CIBA_GRANT, on_both};
 use assent::clock::{Clock as _, SystemClock};

@@ -1,6 +1,7 @@
 //! Real processes that are killed, stopped, starved and restarted, while relying parties and phones go
 //! on as real ones would. Afterwards the promises must hold: see [`invariants`].
 
+mod busy;
 mod cast;
 mod degradation;
 mod drain;
@@ -9,8 +10,12 @@ mod invariants;
 mod kill;
 mod notify;
 mod postgres;
+mod redis_data;
+mod redis_failover;
+mod redis_links;
 mod redis_servers;
 mod refuse;
+mod storm;
 mod wire;
 
 /// Without the feature the binary has no steps to die at, and the tests that need them are not built.

@@ -1,9 +1,9 @@
 //! PostgreSQL ends connections, goes away and comes back, and answers are lost on the way: nobody is told
 //! anything wrong, and the server recovers by itself.
 
+use super::busy::Busy;
 use super::cast::{Cast, assert_unavailable};
 use super::invariants;
-use super::kill::Busy;
 use super::wire::{Breach, Wire};
 use crate::support::Backend;
 use crate::support::process::{Site, pause};
@@ -130,7 +130,11 @@ impl Cluster {
         let pid = self.folder.path().join("cluster/data/postmaster.pid");
         let pid = std::fs::read_to_string(pid).unwrap();
         let main = pid.lines().next().unwrap();
-        let script = format!("kill -{name} {main} $(ps -o pid= --ppid {main})");
+        // A child may end by itself in between.
+        let script = format!(
+            "kill -{name} {main} && for child in $(ps -o pid= --ppid {main}); do \
+             kill -{name} $child 2>/dev/null || true; done"
+        );
         let sent = Command::new("sh").args(["-c", &script]).status().unwrap();
         assert!(sent.success(), "{script}");
     }

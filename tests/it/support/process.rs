@@ -67,6 +67,11 @@ impl Site {
         self.folder.path()
     }
 
+    /// Whether pending requests lie in Redis.
+    pub fn has_redis(&self) -> bool {
+        self.settings.iter().any(|(key, _)| *key == "redis.url")
+    }
+
     /// The program with this site's settings and nothing else in its environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program(self.folder(), arguments);
@@ -110,6 +115,22 @@ impl Site {
         let mut server = self.launch(command);
         server.wait_until_ready(&self.management_url).await;
         server
+    }
+
+    /// Starts another node of the same issuer and waits until it is ready. Returns where it listens.
+    pub async fn serve_another(&self) -> (ServerProcess, String) {
+        let (public, management) = (free_port(), free_port());
+        let mut command = self.command(&["serve"]);
+        for (key, port) in [
+            ("server.public_listen", public),
+            ("server.management_listen", management),
+        ] {
+            command.env(variable(key), format!("127.0.0.1:{port}"));
+        }
+        let mut server = self.launch(command);
+        let management_url = format!("http://127.0.0.1:{management}");
+        server.wait_until_ready(&management_url).await;
+        (server, format!("http://127.0.0.1:{public}"))
     }
 
     /// Starts a program that keeps running.

@@ -1,0 +1,122 @@
+//! Replicas take over: by Sentinel, in a cluster, with and without what had been acknowledged. SQL knows
+//! every decision and every token, so none is lost and none comes twice.
+
+use super::storm::{Storm, rounds, site};
+use super::wire::{Fate, Wire};
+use crate::support::Backend;
+use crate::support::own_redis::{RedisCluster, RedisSentinel, eventually};
+use crate::support::process::pause;
+
+/// A slot of each primary at the start.
+const SLOTS: [u16; 3] = [0, 8_000, 16_383];
+
+/// F1: a master dies whose replicas lack what it had acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_dies_before_it_has_replicated() {
+    let sentinel = RedisSentinel::start();
+    let master = sentinel.master().clone();
+    let wire = Wire::to(master.address()).await;
+    let mut storm = Storm::on_two_nodes(site(Backend::postgres().await, &sentinel.url)).await;
+    storm.cast.may_forget();
+    storm.work(6).await;
+    // Sentinels put replicas straight that follow somebody else, but not at once.
+    for replica in sentinel.replicas() {
+        replica.follow(wire.port).await;
+    }
+    wire.replies(Fate::Stall);
+    storm.work(6).await;
+    pause(storm.chance.below(500)).await;
+    storm.strike();
+    master.kill().await;
+    sentinel.promotion(&master).await;
+    storm.work(6).await;
+    storm.end("F1 master dies before it has replicated").await;
+}
+
+/// F4: a master dies, another takes over, and the old one comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_master_comes_back() {
+    let sentinel = RedisSentinel::start();
+    let mut storm = Storm::on_two_nodes(site(Backend::postgres().await, &sentinel.url)).await;
+    storm.cast.may_forget();
+    for _ in 0..rounds() {
+        storm.work(6).await;
+        let master = sentinel.master();
+        storm.strike();
+        master.kill().await;
+        sentinel.promotion(master).await;
+        master.restart().await;
+        storm.work(6).await;
+        eventually("the old master follows", || {
+            master.info("master_link_status") == "up"
+        })
+        .await;
+    }
+    storm.work(6).await;
+    storm
+        .end("F4 Sentinel's failover, old master returns")
+        .await;
+}
+
+/// F2: one primary of a cluster after the other dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn primaries_of_a_cluster_die() {
+    let cluster = RedisCluster::start();
+    let mut storm = Storm::on_two_nodes(site(Backend::postgres().await, &cluster.url)).await;
+    storm.cast.may_forget();
+    for round in 0..2 * rounds() {
+        let slot = SLOTS[round % SLOTS.len()];
+        storm.work(6).await;
+        pause(storm.chance.below(300)).await;
+        let primary = cluster.owner(slot, &cluster.servers[0]).clone();
+        storm.strike();
+        primary.kill().await;
+        cluster.promotion(slot, &primary).await;
+        storm.work(6).await;
+        primary.restart().await;
+        eventually("the dead one follows", || {
+            primary.info("master_link_status") == "up"
+        })
+        .await;
+    }
+    storm.work(6).await;
+    storm.end("F2 cluster primary killed").await;
+}
+
+/// F3: a primary is held for 8 seconds, which is long enough to be replaced, and goes on in the belief
+/// that it still is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_a_cluster_is_held() {
+    let cluster = RedisCluster::start();
+    let mut storm = Storm::on_two_nodes(site(Backend::postgres().await, &cluster.url)).await;
+    storm.cast.may_forget();
+    for round in 0..rounds() {
+        let slot = SLOTS[round % SLOTS.len()];
+        storm.work(6).await;
+        let primary = cluster.owner(slot, &cluster.servers[0]).clone();
+        storm.strike();
+        primary.signal("STOP");
+        pause(8_000).await;
+        primary.signal("CONT");
+        storm.work(6).await;
+    }
+    storm.work(6).await;
+    storm.end("F3 cluster primary held for 8 s").await;
+}
+
+/// F19: slots move while they are used. Nothing is even forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_move() {
+    let cluster = RedisCluster::start();
+    let mut storm = Storm::on_two_nodes(site(Backend::postgres().await, &cluster.url)).await;
+    let asked = &cluster.servers[0];
+    for round in 0..2 * rounds() {
+        storm.work(4).await;
+        let from = cluster.owner(SLOTS[round % 3], asked);
+        let to = cluster.owner(SLOTS[(round + 1) % 3], asked);
+        storm.strike();
+        cluster.reshard(1_000, from, to);
+    }
+    storm.work(6).await;
+    storm.end("F19 slots move").await;
+}

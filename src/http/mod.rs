@@ -12,6 +12,7 @@ mod form;
 mod management;
 mod no_route;
 mod observe;
+mod problem;
 mod token;
 mod token_life;
 mod userinfo;

@@ -4,8 +4,9 @@
 //! a decision home or comes for its result. Polls that are held wait for nothing here and do not count.
 
 use super::App;
-use super::error::{OAuthError, Problem};
+use super::error::OAuthError;
 use super::path;
+use super::problem::Problem;
 use actix_web::ResponseError as _;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};

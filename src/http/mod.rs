@@ -13,6 +13,7 @@ mod form;
 mod management;
 mod no_route;
 mod observe;
+mod problem;
 mod token;
 mod token_life;
 mod userinfo;

@@ -72,6 +72,17 @@ impl From<Failure> for StoreError {
     }
 }
 
+/// Whether the server does not allow this user the command.
+pub fn is_forbidden(error: &StoreError) -> bool {
+    let StoreError::Unavailable(cause) = error else {
+        return false;
+    };
+    match cause.downcast_ref() {
+        Some(Failure::Redis(error)) => error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm),
+        _ => false,
+    }
+}
+
 impl Failure {
     /// Whether another server, or the same one on another connection, may do better.
     fn is_worth_another_look(&self) -> bool {

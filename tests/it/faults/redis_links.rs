@@ -8,7 +8,6 @@ use crate::support::own_redis::{Redis, RedisServer};
 use crate::support::process::{Site, pause};
 use crate::support::{Backend, assert_oauth_error, assert_problem};
 use assent::domain::Decision;
-use assent::phone::Phone;
 use assent::phone::http::{Answer, HttpClient};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -17,10 +16,12 @@ fn url(wire: &Wire) -> String {
     format!("redis://127.0.0.1:{}/0", wire.port)
 }
 
+/// What the database answers alone, once the proof is found to be new.
+const DEVICES: &str = "/device/v1/devices";
+
 /// A proof that a phone made once, sent as often as anybody likes.
-async fn replay(site: &Site, phone: &Phone, proof: &str) -> Answer {
-    let url = format!("{}/device/v1/requests", phone.issuer());
-    assert_eq!(phone.issuer(), site.url);
+async fn replay(site: &Site, proof: &str) -> Answer {
+    let url = format!("{}{DEVICES}", site.url);
     let proof = format!("DeviceProof {proof}");
     let headers = [("authorization", proof.as_str())];
     HttpClient::new().get(&url, &headers).await.unwrap()
@@ -42,9 +43,9 @@ async fn while_unreachable(
     let held = cast.begin(Decision::Deny).await;
     let (bank, person) = (flow.bank.clone(), flow.person.clone());
     let phone = &person.phone;
-    let claims = phone.proof_claims("GET", "/device/v1/requests", b"");
+    let claims = phone.proof_claims("GET", DEVICES, b"");
     let proof = phone.sign("device-proof+jwt", &claims);
-    assert_eq!(replay(&site, phone, &proof).await.status, 200);
+    assert_eq!(replay(&site, &proof).await.status, 200);
     let mut polls = JoinSet::new();
     for _ in 0..20 {
         let (bank, id) = (bank.clone(), held.auth_req_id.clone());
@@ -58,7 +59,7 @@ async fn while_unreachable(
         bank.ask("key", &flow.person.login),
         phone.try_answer(&shown, Decision::Approve, None),
         phone.call("GET", "/device/v1/requests", None),
-        replay(&site, phone, &proof),
+        replay(&site, &proof),
     );
     for answer in [
         polled.unwrap(),
@@ -90,7 +91,7 @@ async fn while_unreachable(
         (1, "invalid_grant"),
         "{fault}"
     );
-    let replayed = replay(&site, phone, &proof).await;
+    let replayed = replay(&site, &proof).await;
     assert_problem(&replayed, 401, "proof_replayed");
     node.stop().await;
 }

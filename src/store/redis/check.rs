@@ -1,7 +1,8 @@
 //! Whether the servers are fit for what they are to keep.
 
 use super::Redis;
-use super::router::{Router, is_forbidden};
+use super::failure::is_forbidden;
+use super::router::Router;
 use super::url::Arrangement;
 use crate::domain::{Partition, Timestamp};
 use crate::store::StoreError;

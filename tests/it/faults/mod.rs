@@ -13,6 +13,7 @@ mod postgres;
 mod redis_data;
 mod redis_failover;
 mod redis_links;
+mod redis_nodes;
 mod redis_servers;
 mod refuse;
 mod storm;

@@ -8,7 +8,7 @@ mod settings;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::entropy::{Entropy, SystemEntropy};
-use crate::http::{self, Readiness};
+use crate::http::{self, Admission, Readiness};
 use crate::push::{PushRecorder, PushSender};
 use crate::service::{Parts, Services};
 use crate::shutdown::{Shutdown, StopSignals};
@@ -166,9 +166,12 @@ impl Server {
             workers => workers,
         };
         let cancel_endpoint = config.ciba.cancel_endpoint;
+        let admission = Data::new(Admission::new(config.server.max_in_progress));
         let public = HttpServer::new(move || {
             App::new()
                 .app_data(services.clone())
+                .app_data(admission.clone())
+                .wrap(from_fn(http::admit))
                 .wrap(from_fn(http::observe))
                 .configure(|config| http::public(config, cancel_endpoint))
         })

@@ -44,6 +44,7 @@ pub struct Server {
     pub public_listen: SocketAddr,
     pub management_listen: SocketAddr,
     pub workers: usize,
+    pub max_in_progress: usize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }
@@ -288,6 +289,9 @@ impl Config {
                 "keys.deployment_key",
                 "is not 32 bytes of base64url; see config/default.toml for how to make them",
             );
+        }
+        if self.server.max_in_progress < 8 {
+            return invalid("server.max_in_progress", "must be at least 8");
         }
         let timeout = self.redis.timeout;
         if timeout < Duration::from_millis(50) || timeout > Duration::from_secs(5) {

@@ -6,12 +6,16 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
+/// Bytes that are no HTTP are their sender's error, and told to the sender; actix logs them as ours. A
+/// filter that names this target shows them again.
+const NOT_OURS: &str = "actix_http::h1=off";
+
 /// Starts logging to standard error. Only the first call of a process counts.
 ///
 /// # Errors
 /// When the filter cannot be read.
 pub fn init_logs(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter)
+    let filter = EnvFilter::try_new(format!("{NOT_OURS},{}", log.filter))
         .map_err(|error| anyhow::anyhow!("log.filter cannot be read: {error}"))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

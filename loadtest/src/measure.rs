@@ -18,9 +18,11 @@ const STARTS: usize = 5;
 const WARM_UP: usize = 500;
 /// How long an idle server is watched: two rounds of its housekeeping and more.
 const IDLE: Duration = Duration::from_secs(5);
-/// A server that used less CPU than `QUIET` in a `WINDOW` has nothing left to do.
+/// A server that used less CPU than `QUIET` in each of several `WINDOW`s has nothing left to do: in one
+/// alone it may just not have had its turn.
 const WINDOW: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_millis(5);
+const QUIET_WINDOWS: u32 = 4;
 /// The longest that a server is waited for to become quiet.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -48,10 +50,15 @@ impl Meter {
     async fn settle(&self) -> anyhow::Result<()> {
         let began = Stopwatch::start();
         let mut before = proc::process_cpu(self.server)?;
+        let mut quiet = 0;
         while began.elapsed() < SETTLE_WITHIN {
             pause(WINDOW).await;
             let now = proc::process_cpu(self.server)?;
-            if spent(now, before)? < QUIET {
+            quiet = match spent(now, before)? < QUIET {
+                true => quiet + 1,
+                false => 0,
+            };
+            if quiet == QUIET_WINDOWS {
                 return Ok(());
             }
             before = now;

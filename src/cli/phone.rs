@@ -7,6 +7,7 @@ use crate::phone::{self, EnrolmentLink, ShownRequest};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -85,8 +86,13 @@ impl Phone {
                     "this is no enrolment link; with a typed code also give --issuer URL"
                 ),
             };
-            let phone = phone::Phone::enrol(&link, &label, clock, entropy).await?;
-            save(&phone, &self.file)?;
+            // First, since a code is good once: a phone that cannot be kept must not use it up.
+            let file = create(&self.file)?;
+            let enrolled = phone::Phone::enrol(&link, &label, clock, entropy).await;
+            let phone = enrolled.inspect_err(|_| {
+                let _ = std::fs::remove_file(&self.file);
+            })?;
+            write(&phone, file, &self.file)?;
             output.result(
                 &format!(
                     "Enrolled as device {}\nThe key is in {}",
@@ -196,20 +202,34 @@ fn render(request: &ShownRequest) -> String {
     text
 }
 
-/// Writes the phone to a file that only its owner can read.
-pub fn save(phone: &phone::Phone, path: &Path) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
+/// Makes a file that only its owner can read.
+fn create(path: &Path) -> anyhow::Result<File> {
+    let create = || -> std::io::Result<File> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let mut file = std::fs::OpenOptions::new()
+        std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(path)?;
-        file.write_all(serde_json::to_string_pretty(&phone.to_file())?.as_bytes())
+            .open(path)
     };
-    write().with_context(|| format!("cannot write the phone to {}", path.display()))
+    create().with_context(|| cannot_write(path))
+}
+
+fn write(phone: &phone::Phone, mut file: File, path: &Path) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(&phone.to_file())?;
+    file.write_all(text.as_bytes())
+        .with_context(|| cannot_write(path))
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write the phone to {}", path.display())
+}
+
+/// Writes the phone to a file of its own.
+pub fn save(phone: &phone::Phone, path: &Path) -> anyhow::Result<()> {
+    write(phone, create(path)?, path)
 }
 
 fn read(path: &Path) -> anyhow::Result<phone::PhoneFile> {

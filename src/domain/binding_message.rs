@@ -63,7 +63,9 @@ impl BindingMessage {
     }
 }
 
-fn is_showable(c: char) -> bool {
+/// Whether a character shows what it is: visible, or a plain space, and leaves its neighbours where they
+/// are.
+pub fn is_showable(c: char) -> bool {
     // U+200D and U+FE0F stay out too: an emoji sequence is not worth an invisible character.
     !matches!(
         c.general_category(),

@@ -2,7 +2,7 @@
 
 use super::device_proof::{ProvenDevice, json};
 use super::enrolment::{check_push_target, check_text};
-use super::error::Problem;
+use super::problem::Problem;
 use super::{App, no_route};
 use crate::domain::device::{DeviceDescription, DeviceState, Platform};
 use crate::domain::{Decision, Device, DeviceId, RequestId};

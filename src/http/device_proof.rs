@@ -1,8 +1,8 @@
 //! The extractor that proves a device, over exactly the request it came with.
 
 use super::App;
-use super::error::Problem;
 use super::form::{BodyError, has_content_type, read_body};
+use super::problem::Problem;
 use crate::domain::strict_json;
 use crate::service::authenticate_device::{AuthenticatedDevice, ProvenRequest};
 use actix_web::dev::Payload as DevPayload;
@@ -32,7 +32,7 @@ impl FromRequest for ProvenDevice {
         let request = request.clone();
         let payload = web::Payload::from_request(&request, payload).into_inner();
         Box::pin(async move {
-            let body = read_json_body(payload).await?;
+            let body = read_json_body(&request, payload).await?;
             let proof = proof(&request)?;
             let app = request
                 .app_data::<App>()
@@ -64,16 +64,22 @@ fn proof(request: &HttpRequest) -> Result<&str, Problem> {
 }
 
 async fn read_json_body(
+    request: &HttpRequest,
     payload: Result<web::Payload, actix_web::Error>,
 ) -> Result<web::Bytes, Problem> {
     let payload = payload.map_err(|_| Problem::bad_request("the body could not be read"))?;
-    read_body(payload, MAX_JSON)
+    read_body(request, payload, MAX_JSON)
         .await
         .map_err(|error| match error {
             BodyError::TooLarge => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "payload_too_large",
                 "the body is larger than 256 KiB",
+            ),
+            BodyError::TooSlow => Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "the body did not arrive in time",
             ),
             BodyError::Broken => Problem::bad_request("the body could not be read"),
         })
@@ -93,8 +99,9 @@ pub fn json<T: DeserializeOwned>(request: &HttpRequest, body: &[u8]) -> Result<T
         Problem::new(
             StatusCode::BAD_REQUEST,
             "invalid_json",
-            format!("the body is not the expected JSON object (line {line}, column {column})"),
+            "the body is not the expected JSON object",
         )
+        .because(format_args!("line {line}, column {column}"))
     };
     let at = |error: serde_json::Error| invalid(error.line(), error.column());
     // An array of the members' values would do for a derived reader.
@@ -112,7 +119,8 @@ impl FromRequest for JsonBody {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut DevPayload) -> Self::Future {
-        let payload = web::Payload::from_request(request, payload).into_inner();
-        Box::pin(async move { read_json_body(payload).await.map(Self) })
+        let request = request.clone();
+        let payload = web::Payload::from_request(&request, payload).into_inner();
+        Box::pin(async move { read_json_body(&request, payload).await.map(Self) })
     }
 }

@@ -1,8 +1,9 @@
 //! `GET /enrol`, where an enrolment link leads without an app, and `POST /device/v1/enrolments`.
 
 use super::device_proof::{JsonBody, json};
-use super::error::Problem;
+use super::problem::Problem;
 use super::{App, no_route};
+use crate::domain::binding_message::is_showable;
 use crate::domain::device::{DeviceDescription, DeviceState, Platform};
 use crate::domain::{DeviceId, Secret};
 use crate::service::enrol::EnrolmentRequest;
@@ -99,14 +100,14 @@ async fn enrol(
         }))
 }
 
-/// A text a person may see: short, on one line.
+/// A text a person may see: short, on one line, with nothing that hides or turns text around.
 pub fn check_text(name: &'static str, text: String) -> Result<String, Problem> {
     let length = text.chars().count();
-    if (1..=MAX_TEXT).contains(&length) && !text.chars().any(char::is_control) {
+    if (1..=MAX_TEXT).contains(&length) && text.chars().all(is_showable) {
         return Ok(text);
     }
     Err(Problem::bad_request(format!(
-        "{name} must have 1 to 64 characters, none a control character"
+        "{name} must have 1 to 64 characters, none a control or invisible one"
     )))
 }
 

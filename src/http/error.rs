@@ -1,17 +1,14 @@
-//! From what went wrong to what the caller is told.
+//! From what went wrong to what the caller of an OAuth endpoint is told.
 //!
-//! OAuth endpoints answer as RFC 6749 5.2 says, with `error` and `error_description` alone; the device
-//! API answers problem details (RFC 9457) with a stable `code`. Each service error is matched
+//! They answer as RFC 6749 5.2 says, with `error` and `error_description` alone; what the device API
+//! answers is in `problem`. Each service error is matched
 //! exhaustively, so a new one does not compile until someone has chosen its answer. What is internal
 //! goes to the log, under the request's id, and never into a body.
 
 use crate::service::StoreError;
 use crate::service::authenticate_client::ClientAuthError;
-use crate::service::authenticate_device::DeviceAuthError;
 use crate::service::cancel::CancelError;
 use crate::service::client_credentials::ClientCredentialsError;
-use crate::service::decide::DecideError;
-use crate::service::enrol::EnrolError;
 use crate::service::redeem::PollError;
 use crate::service::refresh::RefreshError;
 use crate::service::start::StartError;
@@ -24,7 +21,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// Seconds after which trying again makes sense.
-const RETRY_SECONDS: &str = "2";
+pub(super) const RETRY_SECONDS: &str = "2";
 
 /// An error of an OAuth endpoint.
 #[derive(Debug)]
@@ -94,7 +91,7 @@ impl OAuthError {
         )
     }
 
-    fn unavailable() -> Self {
+    pub fn unavailable() -> Self {
         Self {
             retry: true,
             ..Self::new(
@@ -134,6 +131,7 @@ impl ResponseError for OAuthError {
         if self.retry {
             response.insert_header((RETRY_AFTER, RETRY_SECONDS));
         }
+        hang_up_on_the_slow(&mut response, self.status);
         response.json(OAuthBody {
             error: self.error,
             error_description: &self.description,
@@ -142,7 +140,7 @@ impl ResponseError for OAuthError {
 }
 
 /// Logs what a store said and tells whether waiting can help.
-fn log_store(error: &StoreError) -> bool {
+pub(super) fn log_store(error: &StoreError) -> bool {
     match error {
         StoreError::Unavailable(cause) => {
             tracing::error!(%cause, "{error}");
@@ -277,160 +275,9 @@ impl OAuthError {
     }
 }
 
-/// An error of the device API.
-#[derive(Debug)]
-pub struct Problem {
-    status: StatusCode,
-    /// Stable; apps decide by it.
-    code: &'static str,
-    title: Cow<'static, str>,
-    nonce: Option<String>,
-}
-
-#[derive(Serialize)]
-struct ProblemBody<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    code: &'a str,
-}
-
-impl Problem {
-    pub fn new(
-        status: StatusCode,
-        code: &'static str,
-        title: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self {
-            status,
-            code,
-            title: title.into(),
-            nonce: None,
-        }
-    }
-
-    pub fn bad_request(title: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", title)
-    }
-
-    pub fn proof_missing() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "invalid_proof",
-            "a DeviceProof is required",
-        )
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code)
-    }
-}
-
-impl ResponseError for Problem {
-    fn status_code(&self) -> StatusCode {
-        self.status
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let mut response: HttpResponseBuilder = HttpResponse::build(self.status);
-        response.insert_header((CACHE_CONTROL, "no-store"));
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.insert_header((WWW_AUTHENTICATE, r#"DeviceProof realm="assent""#));
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((RETRY_AFTER, RETRY_SECONDS));
-        }
-        if let Some(nonce) = &self.nonce {
-            response.insert_header((super::device_proof::NONCE_HEADER, nonce.as_str()));
-        }
-        let body = ProblemBody {
-            r#type: format!("urn:assent:problem:{}", self.code),
-            title: &self.title,
-            status: self.status.as_u16(),
-            code: self.code,
-        };
-        let body = serde_json::to_string(&body).unwrap_or_default();
-        response.content_type("application/problem+json").body(body)
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        if log_store(&error) {
-            Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "temporarily_unavailable",
-                "not confirmed; try again shortly",
-            )
-        } else {
-            Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                "something went wrong here",
-            )
-        }
-    }
-}
-
-impl From<DeviceAuthError> for Problem {
-    fn from(error: DeviceAuthError) -> Self {
-        let title = error.to_string();
-        match error {
-            DeviceAuthError::Invalid => Self::new(StatusCode::UNAUTHORIZED, "invalid_proof", title),
-            DeviceAuthError::Replayed => {
-                Self::new(StatusCode::UNAUTHORIZED, "proof_replayed", title)
-            }
-            DeviceAuthError::Clock { nonce } => Self {
-                nonce: Some(nonce),
-                ..Self::new(StatusCode::UNAUTHORIZED, "clock_skew", title)
-            },
-            DeviceAuthError::Revoked => Self::new(StatusCode::FORBIDDEN, "device_revoked", title),
-            DeviceAuthError::Unconfirmed => {
-                Self::new(StatusCode::FORBIDDEN, "device_unconfirmed", title)
-            }
-            DeviceAuthError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<DecideError> for Problem {
-    fn from(error: DecideError) -> Self {
-        let title = error.to_string();
-        match error {
-            DecideError::NotFound => Self::new(StatusCode::NOT_FOUND, "request_not_found", title),
-            DecideError::Expired => Self::new(StatusCode::GONE, "request_expired", title),
-            DecideError::Challenge => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_challenge", title)
-            }
-            DecideError::ApprovalJws(_) | DecideError::Approval(_) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_approval", title)
-            }
-            DecideError::AlreadyDecided => {
-                Self::new(StatusCode::CONFLICT, "already_decided", title)
-            }
-            DecideError::NotAllowed => {
-                Self::new(StatusCode::FORBIDDEN, "decision_not_allowed", title)
-            }
-            DecideError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<EnrolError> for Problem {
-    fn from(error: EnrolError) -> Self {
-        let title = error.to_string();
-        match error {
-            EnrolError::Code => Self::new(StatusCode::FORBIDDEN, "invalid_enrolment_code", title),
-            EnrolError::Key(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_key", title),
-            EnrolError::Proof(_) | EnrolError::ProofClaims => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_enrolment_proof",
-                title,
-            ),
-            EnrolError::KnownDevice => Self::new(StatusCode::CONFLICT, "device_known", title),
-            EnrolError::Store(error) => error.into(),
-        }
+/// The rest of their body would be taken for a request (RFC 9110 15.5.9).
+pub(super) fn hang_up_on_the_slow(response: &mut HttpResponseBuilder, status: StatusCode) {
+    if status == StatusCode::REQUEST_TIMEOUT {
+        response.force_close();
     }
 }

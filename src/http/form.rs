@@ -1,5 +1,6 @@
 //! `application/x-www-form-urlencoded`, read strictly.
 
+use super::App;
 use super::error::OAuthError;
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
@@ -7,9 +8,12 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{Bytes, Payload};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The largest form that is read, in bytes.
 pub const MAX_FORM: usize = 64 * 1024;
+/// How long a body may take, from its first byte to its last.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// The most parameters a form may have.
 const MAX_PARAMETERS: usize = 100;
 
@@ -22,20 +26,25 @@ impl Form {
     ///
     /// # Errors
     /// `invalid_request` for another content type, a parameter that stands twice (RFC 6749 3.1), a NUL,
-    /// bad UTF-8 or a broken escape; 413 for a body that is too large.
+    /// bad UTF-8 or a broken escape; 413 for a body that is too large, 408 for one that does not come.
     pub async fn read(request: &HttpRequest, payload: Payload) -> Result<Self, OAuthError> {
         if !has_content_type(request, "application/x-www-form-urlencoded") {
             return Err(OAuthError::invalid_request(
                 "the content type must be application/x-www-form-urlencoded",
             ));
         }
-        let body = read_body(payload, MAX_FORM)
+        let body = read_body(request, payload, MAX_FORM)
             .await
             .map_err(|error| match error {
                 BodyError::TooLarge => OAuthError::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "invalid_request",
                     "the body is larger than 64 KiB",
+                ),
+                BodyError::TooSlow => OAuthError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "invalid_request",
+                    "the body did not arrive in time",
                 ),
                 BodyError::Broken => OAuthError::invalid_request("the body could not be read"),
             })?;
@@ -111,15 +120,25 @@ pub fn has_content_type(request: &HttpRequest, wanted: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
     TooLarge,
+    TooSlow,
     Broken,
 }
 
-/// Reads a body up to a limit, checked while it comes in.
-pub async fn read_body(payload: Payload, limit: usize) -> Result<Bytes, BodyError> {
-    match payload.to_bytes_limited(limit).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(BodyError::Broken),
-        Err(_) => Err(BodyError::TooLarge),
+/// Reads a body up to a limit, checked while it comes in; whoever sends it has not for ever.
+pub async fn read_body(
+    request: &HttpRequest,
+    payload: Payload,
+    limit: usize,
+) -> Result<Bytes, BodyError> {
+    let app = request.app_data::<App>().ok_or(BodyError::Broken)?;
+    let late = app.clock.now().plus(BODY_WITHIN);
+    tokio::select! {
+        body = payload.to_bytes_limited(limit) => match body {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(_)) => Err(BodyError::Broken),
+            Err(_) => Err(BodyError::TooLarge),
+        },
+        () = app.clock.sleep_until(late) => Err(BodyError::TooSlow),
     }
 }
 

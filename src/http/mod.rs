@@ -1,5 +1,6 @@
 //! The wire: parses, calls one use case, shapes the answer. Decides nothing.
 
+mod admission;
 mod backchannel;
 mod cancel;
 mod client;
@@ -12,10 +13,12 @@ mod form;
 mod management;
 mod no_route;
 mod observe;
+mod problem;
 mod token;
 mod token_life;
 mod userinfo;
 
+pub use admission::{Admission, admit};
 pub use management::{Readiness, management};
 pub use observe::observe;
 
@@ -35,6 +38,7 @@ pub mod path {
     pub const INTROSPECT: &str = "/introspect";
     pub const REVOKE: &str = "/revoke";
     pub const CANCEL: &str = "/bc-cancel";
+    pub const DEVICE_API: &str = "/device/v1/";
 }
 
 /// All public endpoints; `/bc-cancel` only where it is switched on.

@@ -1,6 +1,7 @@
 //! What is not there, and methods that are not offered.
 
-use super::error::{OAuthError, Problem};
+use super::error::OAuthError;
+use super::problem::Problem;
 use actix_web::http::StatusCode;
 use actix_web::http::header::ALLOW;
 use actix_web::{HttpResponse, ResponseError as _, Route, web};

@@ -349,9 +349,13 @@ fn refuse(answer: Answer, expected: u16) -> Result<Value, PhoneError> {
         return Ok(body);
     }
     let text = |name: &str| body[name].as_str().unwrap_or("no reason given").to_owned();
+    let detail = body["detail"].as_str();
     Err(PhoneError::Refused {
         status: answer.status,
         code: text("code"),
-        title: text("title"),
+        title: detail.map_or_else(
+            || text("title"),
+            |detail| format!("{}: {detail}", text("title")),
+        ),
     })
 }

@@ -6,9 +6,16 @@ use crate::domain::{Client, ClientId, Secret, Timestamp};
 use crate::store::StoreError;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How many clients are remembered at a time.
 const CACHE_SIZE: usize = 10_000;
+
+/// How long a client is known when the database cannot be asked: as long as a request can live. All that it
+/// gets by that is the answer that its request is pending; everything else reads the database.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+/// How long a database that did not answer is left alone.
+const DATABASE_RESTS: Duration = Duration::from_secs(1);
 
 /// What a client sent to prove who it is.
 #[derive(Clone, Debug)]
@@ -88,11 +95,34 @@ impl Services {
         {
             return Ok(AuthenticatedClient(client));
         }
-        let stored = self.directory.client(id).await?;
+        let stored = match self.stored(id, now).await {
+            Ok(stored) => stored,
+            // Who is wrong now is told what an unknown client is told.
+            Err(error) => {
+                let known = self.clients.last_seen(id, now);
+                let known = known.filter(|known| self.accepts(id, Some(known), secret, transport));
+                return Ok(AuthenticatedClient(known.ok_or(error)?));
+            }
+        };
         if !self.accepts(id, stored.as_ref(), secret, transport) {
             return Err(ClientAuthError::Invalid);
         }
         self.remember(stored, now)
+    }
+
+    /// The client as stored. A database that has just failed to answer is not asked again about a client
+    /// that is known from before: its polls must not each wait for nothing.
+    async fn stored(&self, id: &ClientId, now: Timestamp) -> Result<Option<Client>, StoreError> {
+        if self.clients.is_database_resting(id, now) {
+            return Err(StoreError::Unavailable(
+                "the database did not answer a moment ago".into(),
+            ));
+        }
+        let stored = self.directory.client(id).await;
+        if stored.is_err() {
+            self.clients.let_database_rest(id, now.plus(DATABASE_RESTS));
+        }
+        stored
     }
 
     fn accepts(
@@ -116,7 +146,13 @@ impl Services {
     ) -> Result<AuthenticatedClient, ClientAuthError> {
         match self.clients.get(id, now) {
             Some(client) => Ok(AuthenticatedClient(client)),
-            None => self.remember(self.directory.client(id).await?, now),
+            None => match self.stored(id, now).await {
+                Ok(stored) => self.remember(stored, now),
+                Err(error) => {
+                    let known = self.clients.last_seen(id, now);
+                    Ok(AuthenticatedClient(known.ok_or(error)?))
+                }
+            },
         }
     }
 
@@ -134,25 +170,59 @@ impl Services {
 
 /// Registrations of clients that authenticated lately.
 #[derive(Debug, Default)]
-pub(super) struct ClientCache(Mutex<HashMap<ClientId, (Arc<Client>, Timestamp)>>);
+pub(super) struct ClientCache(Mutex<HashMap<ClientId, Seen>>);
+
+#[derive(Debug)]
+struct Seen {
+    client: Arc<Client>,
+    /// From then on the database is asked.
+    fresh_until: Timestamp,
+    /// From then on it is not believed even if the database cannot be asked.
+    known_until: Timestamp,
+    /// Until then the database is not asked about this client.
+    rests_until: Option<Timestamp>,
+}
 
 impl ClientCache {
     fn get(&self, id: &ClientId, now: Timestamp) -> Option<Arc<Client>> {
         let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache
-            .get(id)
-            .filter(|(_, until)| now < *until)
-            .map(|(client, _)| client.clone())
+        let seen = cache.get(id).filter(|seen| now < seen.fresh_until)?;
+        Some(seen.client.clone())
     }
 
-    fn put(&self, client: Arc<Client>, now: Timestamp, until: Timestamp) {
+    fn last_seen(&self, id: &ClientId, now: Timestamp) -> Option<Arc<Client>> {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = cache.get(id).filter(|seen| now < seen.known_until)?;
+        Some(seen.client.clone())
+    }
+
+    fn is_database_resting(&self, id: &ClientId, now: Timestamp) -> bool {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rests_until = cache.get(id).and_then(|seen| seen.rests_until);
+        rests_until.is_some_and(|until| now < until)
+    }
+
+    fn let_database_rest(&self, id: &ClientId, until: Timestamp) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = cache.get_mut(id) {
+            seen.rests_until = Some(until);
+        }
+    }
+
+    fn put(&self, client: Arc<Client>, now: Timestamp, fresh_until: Timestamp) {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHE_SIZE {
-            cache.retain(|_, (_, until)| now < *until);
+            cache.retain(|_, seen| now < seen.fresh_until);
         }
         if cache.len() >= CACHE_SIZE {
             cache.clear();
         }
-        cache.insert(client.id.clone(), (client, until));
+        let seen = Seen {
+            fresh_until,
+            known_until: now.plus(KNOWN_FOR),
+            rests_until: None,
+            client,
+        };
+        cache.insert(seen.client.id.clone(), seen);
     }
 }

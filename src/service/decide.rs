@@ -9,7 +9,9 @@ use crate::domain::challenge::{CHALLENGE_TYP, ChallengeClient, Matching};
 use crate::domain::display;
 use crate::domain::outcome::{DecidedRequest, Evidence};
 use crate::domain::request::{BackchannelRequest, Event, Facts, State};
-use crate::domain::{Approval, Challenge, Decision, Outcome, RequestId, RequestKey, Timestamp};
+use crate::domain::{
+    Approval, Challenge, ClientId, Decision, Outcome, RequestId, RequestKey, Timestamp,
+};
 use crate::failpoint;
 use crate::store::StoreError;
 use crate::store::sql::ledger::Recorded;
@@ -55,18 +57,30 @@ pub enum DecideError {
 }
 
 impl Services {
-    /// What waits for the person behind this device.
+    /// What waits for the person behind this device. What a client asked that is locked by now waits for
+    /// nobody.
     pub async fn inbox(&self, device: &AuthenticatedDevice) -> Result<Vec<InboxItem>, StoreError> {
         let open = self
             .pending
             .open_for(&device.user_id, device.partition, self.clock.now())
             .await?;
-        let item = |request: BackchannelRequest| InboxItem {
-            id: request.facts.id,
-            created_at: request.facts.created_at,
-            expires_at: request.facts.expires_at,
-        };
-        Ok(open.into_iter().map(item).collect())
+        let mut items = Vec::new();
+        for BackchannelRequest { facts, .. } in open {
+            if self.may_ask(&facts.client_id).await? {
+                items.push(InboxItem {
+                    id: facts.id,
+                    created_at: facts.created_at,
+                    expires_at: facts.expires_at,
+                });
+            }
+        }
+        Ok(items)
+    }
+
+    /// Whether a client is there and not locked, as the database says now.
+    pub(super) async fn may_ask(&self, client: &ClientId) -> Result<bool, StoreError> {
+        let client = self.directory.client(client).await?;
+        Ok(client.is_some_and(|client| client.locked_at.is_none()))
     }
 
     /// The signed challenge for one waiting request: all that the phone shows and signs.

@@ -27,7 +27,11 @@ impl Services {
     ) -> Result<Notified, StoreError> {
         let id = key.id;
         let request = self.pending.find(key, self.clock.now()).await?;
-        if request.is_none_or(|request| request.state != State::Pending) {
+        let waiting = request.filter(|request| request.state == State::Pending);
+        let Some(request) = waiting else {
+            return Ok(Notified::Done);
+        };
+        if !self.may_ask(&request.facts.client_id).await? {
             return Ok(Notified::Done);
         }
         let message = PushMessage {

@@ -129,11 +129,12 @@ impl Services {
         let new_id =
             self.keys
                 .make_auth_req_id(&client.id, user.partition, expires_at, &*self.entropy);
-        let (auth_req_id, expires_at) = match &request.idempotency {
-            None => (new_id, expires_at),
+        let (auth_req_id, expires_at, slot) = match &request.idempotency {
+            None => (new_id, expires_at, None),
             Some(idempotency) => {
-                self.reserve(client, idempotency, new_id, expires_at, now)
-                    .await?
+                let reserved = self.reserve(client, idempotency, new_id, expires_at, now);
+                let (id, expires_at, slot) = reserved.await?;
+                (id, expires_at, Some(slot))
             }
         };
         let id = auth_req_id::request_id(&auth_req_id);
@@ -171,7 +172,12 @@ impl Services {
         };
         match self.pending.create(&new, now).await? {
             Created::Yes => {}
-            Created::OverCap => return Err(StartError::OverCap),
+            Created::OverCap => {
+                if let Some(slot) = &slot {
+                    self.pending.release(slot, new.facts.key()).await?;
+                }
+                return Err(StartError::OverCap);
+            }
         }
         self.jobs_ready.notify_waiters();
         tracing::info!(request = log_id(id), client = %client.id, "request created");
@@ -270,7 +276,7 @@ impl Services {
         }
     }
 
-    /// The id this request has had since it was first sent, or the new one.
+    /// The id this request has had since it was first sent, or the new one; and the slot that holds it.
     async fn reserve(
         &self,
         client: &AuthenticatedClient,
@@ -278,7 +284,7 @@ impl Services {
         new_id: AuthReqId,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<(AuthReqId, Timestamp), StartError> {
+    ) -> Result<(AuthReqId, Timestamp, IdempotencySlot), StartError> {
         let scope_hash = base64url(&sha256(
             format!("{}\n{}", client.id, idempotency.key).as_bytes(),
         ));
@@ -290,7 +296,7 @@ impl Services {
             expires_at,
         };
         match self.pending.reserve(&slot, now).await? {
-            Reservation::Fresh => Ok((new_id, expires_at)),
+            Reservation::Fresh => Ok((new_id, expires_at, slot)),
             Reservation::Conflict => Err(StartError::IdempotencyConflict),
             Reservation::Replay { sealed_auth_req_id } => {
                 let damaged = || StoreError::Corrupt {
@@ -307,7 +313,11 @@ impl Services {
                     .keys
                     .open_auth_req_id(&client.id, &id)
                     .ok_or_else(damaged)?;
-                Ok((id, handle.expires_at))
+                let slot = IdempotencySlot {
+                    sealed_auth_req_id,
+                    ..slot
+                };
+                Ok((id, handle.expires_at, slot))
             }
         }
     }

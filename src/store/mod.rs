@@ -59,6 +59,10 @@ pub trait PendingRequests: Send + Sync {
         now: Timestamp,
     ) -> Result<Reservation, StoreError>;
 
+    /// Gives back a slot whose request was not created, so that its key is as good as new. One whose
+    /// request is there after all, or that is somebody else's by now, stays.
+    async fn release(&self, slot: &IdempotencySlot, key: RequestKey) -> Result<(), StoreError>;
+
     /// Stores the request and its job in one atomic write, if the caps allow. A request that is
     /// already there is left alone and counts as created.
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError>;

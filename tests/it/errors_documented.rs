@@ -35,12 +35,14 @@ fn follows_a_status(before: &str) -> bool {
         .ends_with("StatusCode::")
 }
 
-/// The codes of the sources: all that `http::error` knows, what the rest of `http` makes beside it, and
+/// The codes of the sources: all that `http::error` and `http::problem` know, what the rest of `http` makes beside it, and
 /// what is pushed.
 fn codes_of_sources() -> BTreeSet<String> {
     let source = |path: &str| read(&root().join("src").join(path));
     let mut codes = BTreeSet::new();
-    codes.extend(codes_in(&source("http/error.rs")).map(|(_, code)| code.to_owned()));
+    for file in ["http/error.rs", "http/problem.rs"] {
+        codes.extend(codes_in(&source(file)).map(|(_, code)| code.to_owned()));
+    }
     for file in rust_files(&root().join("src/http")) {
         let text = read(&file);
         let made = codes_in(&text).filter(|(before, _)| follows_a_status(before));

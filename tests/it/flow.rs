@@ -17,6 +17,7 @@ everywhere!(
     cancelling_ends_a_request_at_any_point,
     any_of_several_phones_may_answer,
     an_answer_can_be_sent_again,
+    what_a_locked_client_asked_reaches_nobody,
 );
 on_both!(
     the_projection_may_be_lost,
@@ -420,4 +421,19 @@ async fn an_answer_can_be_sent_again(ground: Ground) {
         (201, Some(new.id().as_str()))
     );
     assert_eq!(app.backend.count("devices").await, 2);
+}
+
+async fn what_a_locked_client_asked_reaches_nobody(ground: Ground) {
+    let app = TestApp::on(ground).await;
+    let (bank, _, phone) = app.cast().await;
+    let shop = app.client("shop").await;
+    let asked = bank.start("alice").await;
+    let other = shop.start("alice").await;
+    app.services().lock_client(&bank.client.id).await.unwrap();
+    assert_eq!(app.run_jobs().await, 2);
+    assert_eq!(app.push.sent().len(), 1, "only the other one wakes her");
+    let inbox = phone.inbox().await.unwrap();
+    let ids: Vec<_> = inbox.iter().map(|waiting| waiting.id).collect();
+    assert_eq!(ids, [request_id(&other)]);
+    assert!(phone.show(request_id(&asked)).await.is_err());
 }

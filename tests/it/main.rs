@@ -24,6 +24,7 @@ mod interruptions;
 mod model;
 mod polling;
 mod races;
+mod redis_fitness;
 mod rotation;
 mod secrets;
 mod several_nodes;

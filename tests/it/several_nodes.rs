@@ -1,5 +1,6 @@
 //! Two nodes of one issuer on one database and one Redis: what began on one goes on at the other.
 
+use crate::support::process::pause;
 use crate::support::{
     Backend, Ground, RedisServers, RelyingParty, TestApp, approve, assert_oauth_error, request_id,
 };
@@ -40,6 +41,7 @@ on_every_redis!(
     the_rhythm_of_polls_is_one_for_all_nodes,
     a_node_that_drains_leaves_its_polls_to_the_others,
     a_job_that_its_node_did_not_do_is_done_by_another,
+    a_job_is_told_of,
     what_was_used_here_is_used_there,
     only_one_node_repeats_what_the_ledger_knows,
 );
@@ -137,6 +139,27 @@ async fn a_job_that_its_node_did_not_do_is_done_by_another((first, second): (Tes
     assert_eq!(first.run_jobs().await, 0);
     assert_eq!(first.waiting_jobs().await, 0);
     assert!(first.push.sent().is_empty());
+}
+
+/// Not only by the sweep, which comes every five seconds.
+async fn a_job_is_told_of((first, second): (TestApp, TestApp)) {
+    let (bank, _, _) = first.cast().await;
+    // Until the subscription stands, a message is lost.
+    for _ in 0..100 {
+        // It sweeps, finds nothing, and will not sweep again within the next second.
+        first.advance(5);
+        assert_eq!(second.run_jobs().await, 0);
+        bank.start("alice").await;
+        pause(50).await;
+        // The node that made the job has a head start.
+        first.advance(1);
+        if second.run_jobs().await == 1 {
+            return;
+        }
+        assert_eq!(first.run_jobs().await, 1);
+        first.advance(120);
+    }
+    panic!("nobody was told");
 }
 
 async fn what_was_used_here_is_used_there((first, second): (TestApp, TestApp)) {

@@ -48,7 +48,9 @@ fn one_place_commits() {
 fn writes_that_return_rows_are_read_to_the_end() {
     let mut writes = 0;
     for (file, source) in sources("src/store/sql") {
-        for (at, _) in source.match_indices("RETURNING") {
+        // The dialect holds the text of one of them.
+        let returning = source.match_indices("RETURNING");
+        for (at, _) in returning.chain(source.match_indices(".claim_jobs()")) {
             let rest = &source[at..];
             let Some(call) = [".fetch_", ".execute("]
                 .iter()

@@ -1,6 +1,7 @@
 //! Whether the servers are fit for what they are to keep.
 
 use super::Redis;
+use super::failure::is_forbidden;
 use super::router::Router;
 use super::url::Arrangement;
 use crate::domain::{Partition, Timestamp};
@@ -72,8 +73,11 @@ async fn check_primary(
 ) -> Result<(), Unfit> {
     let info = redis::cmd("INFO");
     let info: String = router.ask(partition, &info).await.map_err(|error| {
-        let refused = format!("{error:?}").contains("NOPERM");
-        if refused { Unfit::NoInfo } else { error.into() }
+        if is_forbidden(&error) {
+            Unfit::NoInfo
+        } else {
+            error.into()
+        }
     })?;
     let info: HashMap<&str, &str> = info
         .lines()

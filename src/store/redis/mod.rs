@@ -13,6 +13,7 @@
 //! - A job is in `due` exactly as long as it is in `jobs`.
 
 mod check;
+mod failure;
 mod jobs;
 mod keys;
 mod pending;
@@ -20,6 +21,7 @@ mod replay;
 mod router;
 mod schedule;
 mod script;
+mod servers;
 mod url;
 mod wake;
 
@@ -35,6 +37,7 @@ use crate::domain::Timestamp;
 use keys::Keys;
 use router::Router;
 use schedule::Schedule;
+use servers::Servers;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +64,11 @@ pub struct Settings {
 
 impl Redis {
     pub fn new(settings: Settings) -> Self {
-        let router = Router::new(settings.url, settings.root_certificates, settings.timeout);
+        let router = Router::new(Servers {
+            url: settings.url,
+            root_certificates: settings.root_certificates,
+            attempt: settings.timeout,
+        });
         Self {
             router: Arc::new(router),
             keys: Keys::new(settings.prefix),

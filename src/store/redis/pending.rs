@@ -3,7 +3,7 @@
 use super::keys::Keys;
 use super::router::Router;
 use super::schedule::Schedule;
-use super::script::{CREATE, POLL, PROJECT, RESERVE};
+use super::script::{CREATE, POLL, PROJECT, RELEASE, RESERVE};
 use super::wake::Wake;
 use crate::domain::pacing::{MAX_INTERVAL, Pace, SLOW_DOWN, TOLERANCE};
 use crate::domain::request::{BackchannelRequest, Facts, State, redeemable_until};
@@ -94,6 +94,23 @@ impl PendingRequests for RedisPendingRequests {
             "replay" => Ok(Reservation::Replay { sealed_auth_req_id }),
             _ => Ok(Reservation::Conflict),
         }
+    }
+
+    /// The slot and the request lie in different partitions, so this is two steps.
+    async fn release(&self, slot: &IdempotencySlot, key: RequestKey) -> Result<(), StoreError> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(self.keys.state(key.partition, key.id));
+        let is_there: u8 = self.router.ask(key.partition, &command).await?;
+        if is_there == 1 {
+            return Ok(());
+        }
+        let (partition, slot_key) = self.keys.slot(&slot.scope_hash);
+        let release = |_| {
+            RELEASE
+                .keys([slot_key.clone()])
+                .arg(&slot.sealed_auth_req_id)
+        };
+        self.router.run::<u8>(partition, release).await.map(drop)
     }
 
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError> {

@@ -26,6 +26,7 @@ scripts! {
     POLL = "poll",
     PROJECT = "project",
     RESERVE = "reserve",
+    RELEASE = "release",
     FIRST_USE = "first_use",
     CLAIM = "claim",
     SETTLE = "settle",

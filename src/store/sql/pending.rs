@@ -108,6 +108,20 @@ impl PendingRequests for SqlPendingRequests {
         })
     }
 
+    async fn release(&self, slot: &IdempotencySlot, key: RequestKey) -> Result<(), StoreError> {
+        let mut writer = self.db.writer().await?;
+        sqlx::query(
+            "DELETE FROM idempotency_keys WHERE scope_hash = $1 AND auth_req_id = $2 AND NOT EXISTS \
+             (SELECT 1 FROM pending_requests WHERE request_id = $3)",
+        )
+        .bind(&slot.scope_hash)
+        .bind(&slot.sealed_auth_req_id)
+        .bind(key.id.to_string())
+        .execute(&mut *writer)
+        .await?;
+        Ok(())
+    }
+
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError> {
         let facts = &new.facts;
         let mut tx = self.db.begin().await?;

@@ -118,8 +118,11 @@ async fn more_than_the_cap(backend: Backend) {
     for _ in 0..3 {
         bank.start("alice").await;
     }
-    let fourth = case("a fourth", bank.form(PATH, GOOD), 403, "access_denied");
-    refuse(&app, vec![fourth]).await;
+    let fourth = bank.form(PATH, GOOD);
+    let with_key = fourth.clone().with("idempotency-key", "fourth");
+    let cases = [("a fourth", fourth), ("a fourth with a key", with_key)];
+    let refused = cases.map(|(name, request)| case(name, request, 403, "access_denied"));
+    refuse(&app, refused.into()).await;
     assert_eq!(keyed.send(app.address()).await.body, first.body);
     assert_oauth_error(&bank.poll(&id).await, 400, "access_denied");
 }

@@ -4,6 +4,7 @@
 use super::backchannel::{GOOD, PATH};
 use super::check::assert_unchanged;
 use super::wire::{FORM, exchange, parse};
+use crate::support::process::Site;
 use crate::support::{Backend, TestApp};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -257,6 +258,61 @@ async fn half_a_request_is_none() {
     scene.goes_on().await;
     drop(idle);
     scene.goes_on().await;
+}
+
+/// Byte by byte a sender could hold a connection for days. Ours is the server's clock, moved by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_trickles_in_is_cut() {
+    let scene = scene().await;
+    let begin = async |head: &str| {
+        let mut stream = TcpStream::connect(scene.app.address()).await.unwrap();
+        let first = format!("{head}Content-Length: 29\r\n\r\n{}", &GOOD[..9]);
+        stream.write_all(first.as_bytes()).await.unwrap();
+        // The server has taken up the request when it answers the next.
+        scene.goes_on().await;
+        stream
+    };
+    let json =
+        "POST /device/v1/enrolments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    for (head, code) in [
+        (scene.head.as_str(), r#""error":"invalid_request""#),
+        (json, r#""code":"request_timeout""#),
+    ] {
+        let mut stream = begin(head).await;
+        scene.app.clock.advance(Duration::from_secs(9));
+        stream.write_all(&GOOD.as_bytes()[9..20]).await.unwrap();
+        scene.goes_on().await;
+        scene.app.clock.advance(Duration::from_secs(2));
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+        assert!(said.contains(code), "{said}");
+        assert!(said.contains("connection: close"), "{said}");
+    }
+    scene.goes_on().await;
+    // Slow, and in time.
+    let head = scene.head.replace(PATH, "/introspect") + "Connection: close\r\n";
+    let mut stream = begin(&head).await;
+    scene.app.clock.advance(Duration::from_secs(9));
+    stream.write_all(&GOOD.as_bytes()[9..]).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+}
+
+/// Whoever sends what is no HTTP is told so; it is no error of the operator's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_http_does_not_reach_the_log() {
+    let site = Site::new(Backend::sqlite());
+    let mut server = site.serve().await;
+    let address = site.url.trim_start_matches("http://");
+    for (bytes, status) in NO_HTTP {
+        let said = exchange(address, bytes.as_bytes()).await;
+        assert_eq!(parse(&said).map(|answer| answer.status), Some(*status));
+    }
+    server.stop().await;
+    let log = server.log();
+    assert!(log.contains("drained") && !log.contains("ERROR"), "{log}");
 }
 
 /// Shapes that are rare and right: refusing them would be wrong too.

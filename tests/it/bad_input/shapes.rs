@@ -13,6 +13,16 @@ pub const BAD_TEXTS: &[&str] = &[
     "\u{7f}",
     "\u{85}",
     "\u{1b}[2J",
+    // Turns what follows around, hides, joins, or ends the line.
+    "my\u{202e}enohp",
+    "\u{2066}mine",
+    "\u{200e}mine",
+    "mi\u{200b}ne",
+    "mine\u{feff}",
+    "mine\u{2028}yours",
+    "\u{3164}",
+    "\u{e000}",
+    "mine\u{a0}too",
 ];
 
 #[rustfmt::skip]

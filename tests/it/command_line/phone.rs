@@ -155,8 +155,8 @@ async fn enrolment_fails_with_what_to_do() {
         "--issuer must be the server's URL",
     );
     assert!(
-        !site.folder().join("assent-data").exists(),
-        "what fails leaves nothing"
+        !site.folder().join("assent-data/phone.json").exists(),
+        "what fails leaves no phone"
     );
 
     let code = ticket(&site)["code"].as_str().unwrap().to_lowercase();
@@ -271,4 +271,27 @@ async fn watching_shows_each_request_as_it_comes() {
     );
     watch.signal("INT");
     watch.ended(Duration::from_secs(5)).await;
+}
+
+/// A code is good once: a phone that cannot be kept does not use it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_cannot_be_kept_is_not_enrolled() {
+    let site = Site::new(Backend::sqlite());
+    let _server = site.serve().await;
+    succeeds(&site, &["user", "add", "alice"]);
+    let link = ticket(&site)["link"].as_str().unwrap().to_owned();
+    std::fs::write(site.folder().join("taken"), "").unwrap();
+    let enrol = |file| ["phone", "--file", file, "enrol", link.as_str()];
+    let words = "cannot write the phone to taken/phone.json";
+    fails(&site, &enrol("taken/phone.json"), words);
+    assert_eq!(site.json(&["device", "list", "alice"]), json!([]));
+
+    succeeds(&site, &enrol("phone.json"));
+    // And one that is refused leaves no file behind.
+    fails(
+        &site,
+        &enrol("late.json"),
+        "the enrolment code is not valid",
+    );
+    assert!(!site.folder().join("late.json").exists());
 }

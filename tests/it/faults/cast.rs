@@ -212,6 +212,7 @@ impl Bank {
     }
 
     /// What the server says about a token.
+    #[cfg(feature = "failpoints")]
     pub async fn introspect(&self, token: &str) -> Value {
         let headers = [("authorization", self.credentials.as_str())];
         let url = format!("{}/introspect", self.url);

@@ -3,6 +3,7 @@
 
 mod busy;
 mod cast;
+mod degradation;
 mod drain;
 mod failpoints;
 mod invariants;
@@ -12,6 +13,7 @@ mod postgres;
 mod redis_data;
 mod redis_failover;
 mod redis_links;
+mod redis_nodes;
 mod redis_servers;
 mod refuse;
 mod storm;

@@ -94,13 +94,13 @@ async fn a_commit_that_is_not_reported_is_read_back() {
 }
 
 /// A cluster of a test's own.
-struct Cluster {
+pub struct Cluster {
     folder: TempDir,
-    url: String,
+    pub url: String,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The cluster's user has to get through.
         let open = std::fs::Permissions::from_mode(0o711);
@@ -113,7 +113,7 @@ impl Cluster {
         cluster
     }
 
-    fn script(&self, verb: &str) -> String {
+    pub fn script(&self, verb: &str) -> String {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres");
         let done = Command::new(script)
             .arg(verb)

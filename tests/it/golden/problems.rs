@@ -1,13 +1,17 @@
-//! Every problem document of the device API.
+//! Every problem document of the device API. A title belongs to its code (RFC 9457 3.1.3); what is wrong
+//! this time says `detail`.
 
 use super::{Names, assert_golden};
 use crate::bad_input::forge::Pen;
-use crate::bad_input::wire::Request;
+use crate::bad_input::wire::{Request, exchange, parse};
 use crate::bad_input::{proven, with_proof};
+use crate::support::process::pause;
 use crate::support::{Backend, TestApp, request_id, show as look};
 use assent::domain::Decision;
 use assent::service::devices::Actor;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::pin::pin;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_problem() {
@@ -218,6 +222,23 @@ async fn every_problem() {
         .execute("ALTER TABLE devices RENAME TO away")
         .await;
     show("temporarily_unavailable", get(inbox)).await;
+    // Last, since it takes its time: a body of which the end does not come.
+    let whole = patch("{}").to_bytes();
+    let mut answering = pin!(exchange(app.address(), &whole[..whole.len() - 1]));
+    let said = loop {
+        tokio::select! {
+            said = &mut answering => break said,
+            () = pause(20) => app.advance(11),
+        }
+    };
+    let late = names.answer(&parse(&said).unwrap());
+    problems.insert("request_timeout".into(), late);
 
+    let mut titles = BTreeMap::new();
+    for answer in problems.values() {
+        let (code, title) = (&answer["body"]["code"], &answer["body"]["title"]);
+        let first = titles.entry(code.to_string()).or_insert(title);
+        assert_eq!(*first, title, "of {code}");
+    }
     assert_golden("problems", &Value::Object(problems));
 }

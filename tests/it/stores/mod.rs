@@ -13,6 +13,7 @@ mod jobs;
 mod ledger;
 mod pending;
 mod projection;
+mod redis_records;
 mod replay;
 
 use crate::support::{Backend, House, RedisServers, START};

@@ -20,6 +20,7 @@ in_every_store!(
     a_crowd_gets_as_many_places_as_there_are,
     an_idempotency_key_stands_for_one_request,
     one_of_many_gets_the_slot,
+    a_slot_without_a_request_can_be_given_back,
     polls_are_paced,
 );
 on_both!(
@@ -243,6 +244,23 @@ async fn one_of_many_gets_the_slot(stores: &Stores) {
         replays.iter().all(|(_, replay)| *replay == winner),
         "{replays:?}"
     );
+}
+
+async fn a_slot_without_a_request_can_be_given_back(stores: &Stores) {
+    let (first, other) = (slot("body", "first"), slot("other", "second"));
+    let reserve = async |slot: &IdempotencySlot| stores.pending.reserve(slot, START).await.unwrap();
+    let release =
+        async |slot: &IdempotencySlot| stores.pending.release(slot, key(1)).await.unwrap();
+    assert_eq!(reserve(&first).await, Reservation::Fresh);
+    release(&first).await;
+    assert_eq!(reserve(&other).await, Reservation::Fresh);
+    // Whoever had it before can no longer give it back.
+    release(&first).await;
+    assert_eq!(reserve(&first).await, Reservation::Conflict);
+    // Nor anybody, once the request is there.
+    create(stores, &new_request(1)).await;
+    release(&other).await;
+    assert_eq!(reserve(&first).await, Reservation::Conflict);
 }
 
 async fn polls_are_paced(stores: &Stores) {

@@ -413,6 +413,10 @@ impl Flow {
                 (400, "authorization_pending" | "slow_down") if !over && !has_tokens => {
                     pause(200).await;
                 }
+                // A store that forgot the last of it believes so until it has been told again.
+                (400, "authorization_pending" | "slow_down") if self.may_be_forgotten() => {
+                    pause(200).await;
+                }
                 (400, "access_denied") if !over && !has_tokens => self.end = error,
                 // What the store forgot is over, but for a decision that is just on its way.
                 (400, "expired_token") if !over && !has_tokens && self.may_be_forgotten() => {

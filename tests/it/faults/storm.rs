@@ -1,7 +1,7 @@
 //! Relying parties and phones that are busy while something happens to Redis, and what came of it.
 
 use super::busy::{Busy, Chance};
-use super::cast::{Cast, Flow};
+use super::cast::{Cast, Flow, Trouble};
 use super::invariants;
 use crate::support::Backend;
 use crate::support::process::{ServerProcess, Site};
@@ -38,8 +38,8 @@ pub struct Storm {
     /// One node, or two, of which each serves one of the relying parties.
     pub nodes: Vec<ServerProcess>,
     busy: Busy,
-    /// When the fault struck last.
-    struck: Option<Timestamp>,
+    /// When the fault struck.
+    struck: Vec<Timestamp>,
 }
 
 impl Storm {
@@ -64,7 +64,7 @@ impl Storm {
             cast,
             chance,
             nodes,
-            struck: None,
+            struck: Vec::new(),
         }
     }
 
@@ -75,7 +75,7 @@ impl Storm {
 
     /// Now the fault strikes.
     pub fn strike(&mut self) {
-        self.struck = Some(SystemClock.now());
+        self.struck.push(SystemClock.now());
     }
 
     /// Lets everybody finish, checks every promise, and prints a line of the table of faults.
@@ -89,12 +89,15 @@ impl Storm {
         invariants::check(&self.site, &flows).await;
 
         let count = |is: fn(&Flow) -> bool| flows.iter().filter(|flow| is(flow)).count();
-        let mut trouble = super::cast::Trouble::default();
+        let mut trouble = Trouble::default();
         flows.iter().for_each(|flow| trouble.add(flow.trouble));
-        let window = match (self.struck, trouble.last) {
-            (Some(struck), Some(last)) => last.since(struck).as_millis(),
-            _ => 0,
+        // How long after a fault somebody was last refused.
+        let after = |last: Timestamp| {
+            let struck = self.struck.iter().rfind(|struck| **struck <= last)?;
+            Some(last.since(*struck).as_millis())
         };
+        let lasts = flows.iter().filter_map(|flow| flow.trouble.last);
+        let window = lasts.filter_map(after).max().unwrap_or(0);
         println!(
             "{fault}: {} requests, {} decisions acknowledged, {} of them lost, {} tokens doubled, \
              {} forgotten undecided, {} forgotten while decided, {} answers of 503, {} dropped, errors for {window} ms",

@@ -1,11 +1,14 @@
 //! Redis loses data, all of it or the last of it, or has no room for more: nothing that was acknowledged is
 //! lost, nothing happens twice, and what is forgotten is said to be over.
 
-use super::cast::assert_unavailable;
+use super::cast::{Cast, assert_unavailable};
+use super::invariants;
 use super::storm::{Storm, rounds, site};
-use crate::support::Backend;
-use crate::support::own_redis::{Redis, RedisServer};
+use crate::support::own_redis::{Redis, RedisServer, eventually};
+use crate::support::process::pause;
+use crate::support::{Backend, assert_oauth_error};
 use assent::domain::Decision;
+use sqlx::{AnyConnection, Connection as _};
 
 /// F5: a power cut takes the last writes that Redis had acknowledged.
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +55,7 @@ async fn everything_is_gone() {
 async fn what_was_decided_survives_the_loss_of_everything() {
     let redis = Redis::start();
     let site = site(Backend::sqlite(), &redis.url);
-    let (cast, mut server) = super::cast::Cast::new(&site, 1, 1).await;
+    let (cast, mut server) = Cast::new(&site, 1, 1).await;
     let mut approved = cast.begin(Decision::Approve).await;
     let mut denied = cast.begin(Decision::Deny).await;
     let mut open = cast.begin(Decision::Approve).await;
@@ -73,7 +76,48 @@ async fn what_was_decided_survives_the_loss_of_everything() {
         ("expired_token", false)
     );
     server.stop().await;
-    super::invariants::check(&site, &[approved, denied, open]).await;
+    invariants::check(&site, &[approved, denied, open]).await;
+}
+
+/// F6, at the worst moment: the decision has been read and not yet recorded when everything is lost, and the
+/// relying party comes in between. It is told that the request is over; what was decided can be fetched all
+/// the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_crosses_the_loss_of_everything() {
+    let redis = Redis::start();
+    let site = site(Backend::sqlite(), &redis.url);
+    let (cast, mut node) = Cast::new(&site, 1, 1).await;
+    let mut flow = cast.begin(Decision::Approve).await;
+    let shown = flow.look().await;
+    let (bank, person) = (flow.bank.clone(), flow.person.clone());
+    let mut writer = AnyConnection::connect(&site.backend.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut writer)
+        .await
+        .unwrap();
+    redis.server().cli(&["config", "resetstat"]);
+    let decided = person.phone.try_answer(&shown, Decision::Approve, None);
+    let lost = async {
+        eventually("the request is read", || {
+            let counted = redis.server().cli(&["info", "commandstats"]);
+            counted.contains("cmdstat_hget:")
+        })
+        .await;
+        redis.server().cli(&["flushall"]);
+        let told = bank.poll(&flow.auth_req_id, 0).await.unwrap();
+        assert_oauth_error(&told, 400, "expired_token");
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut writer)
+            .await
+            .unwrap();
+    };
+    let (decided, ()) = tokio::join!(decided, lost);
+    assert_eq!(decided.unwrap().status, 200);
+    flow.acknowledged = true;
+    flow.redeem(0).await;
+    assert_eq!(flow.tokens.len(), 1);
+    node.stop().await;
+    invariants::check(&site, &[flow]).await;
 }
 
 fn keys(server: &RedisServer) -> Vec<String> {
@@ -89,7 +133,7 @@ async fn there_is_no_room() {
     let redis = Redis::start();
     let server = redis.server();
     let site = site(Backend::sqlite(), &redis.url);
-    let (cast, mut node) = super::cast::Cast::new(&site, 1, 1).await;
+    let (cast, mut node) = Cast::new(&site, 1, 1).await;
     let mut flow = cast.begin(Decision::Approve).await;
     let shown = flow.look().await;
     let (bank, phone) = (&flow.bank, &flow.person.phone);
@@ -98,7 +142,7 @@ async fn there_is_no_room() {
         server.cli(&["config", "set", "maxmemory", limit]);
     };
     // The worker has settled its job: nothing changes any more by itself, but for keys that run out.
-    crate::support::own_redis::eventually("the job is done", || {
+    eventually("the job is done", || {
         !keys(server).iter().any(|key| key.ends_with(":due"))
     })
     .await;
@@ -144,7 +188,7 @@ async fn there_is_no_room_now_and_then() {
         storm.work(4).await;
         storm.strike();
         server.cli(&["config", "set", "maxmemory", "1"]);
-        crate::support::process::pause(100 + storm.chance.below(900)).await;
+        pause(100 + storm.chance.below(900)).await;
         server.cli(&["config", "set", "maxmemory", "0"]);
     }
     storm.work(4).await;

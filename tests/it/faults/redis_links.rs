@@ -2,9 +2,10 @@
 //! carried out and not answered is asked again.
 
 use super::cast::{Cast, assert_unavailable};
+use super::invariants;
 use super::storm::{Storm, rounds, site};
 use super::wire::{Breach, Fate, Wire};
-use crate::support::own_redis::{Redis, RedisServer};
+use crate::support::own_redis::{Redis, RedisServer, eventually};
 use crate::support::process::{Site, pause};
 use crate::support::{Backend, assert_oauth_error, assert_problem};
 use assent::domain::Decision;
@@ -173,7 +174,7 @@ async fn each_script_is_cut_off_once() {
             assert_oauth_error(&poll, 400, "authorization_pending");
             flow.decide().await;
             flow.redeem(0).await;
-            crate::support::own_redis::eventually("the script runs", || wire.has_broken()).await;
+            eventually("the script runs", || wire.has_broken()).await;
             let trouble = flow.trouble;
             assert_eq!(
                 (trouble.refused, trouble.dropped),
@@ -187,7 +188,7 @@ async fn each_script_is_cut_off_once() {
     let kept = server.cli(&["keys", "*:state:*"]);
     assert_eq!(kept.lines().count(), flows.len(), "I10");
     node.stop().await;
-    super::invariants::check(&site, &flows).await;
+    invariants::check(&site, &flows).await;
     println!(
         "F9 scripts cut off: {} requests, {0} decisions acknowledged, 0 lost, 0 doubled",
         flows.len()

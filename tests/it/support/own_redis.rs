@@ -263,9 +263,10 @@ impl RedisSentinel {
         self.on_port(port.unwrap())
     }
 
-    /// The two that follow the master at the start.
-    pub fn replicas(&self) -> &[RedisServer] {
-        &self.servers[1..3]
+    /// The two others.
+    pub fn replicas_of(&self, master: &RedisServer) -> impl Iterator<Item = &RedisServer> {
+        let servers = self.servers[..3].iter();
+        servers.filter(|server| server.port != master.port)
     }
 
     /// Waits until another server has taken the place of one that died.

@@ -16,7 +16,7 @@ impl Keys {
     }
 
     /// Hash: where a request stands, and the rhythm of its polls. `s` state, `e` expires_at, `i` interval,
-    /// `l` last poll, `n` its number, `h` until when it is held, `c` client, `u` person.
+    /// `l` last poll, `n` its number, `p` its pace, `h` until when it is held, `c` client, `u` person.
     pub fn state(&self, partition: Partition, id: RequestId) -> String {
         self.of(partition, "state", &id.to_string())
     }

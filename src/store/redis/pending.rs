@@ -281,13 +281,17 @@ impl PendingRequests for RedisPendingRequests {
             (key.partition, command)
         };
         let reads: Vec<(Partition, Cmd)> = states.iter().map(stored).collect();
-        let stored: Vec<Option<String>> = self.router.ask_all(&reads).await?;
+        let stored: Vec<Result<Option<String>, _>> = self.router.ask_all(&reads).await;
+        // A server that is away must not keep the others from being told.
+        let mut trouble = None;
         for ((key, state), stored) in states.iter().zip(stored) {
-            if stored.is_some_and(|stored| stored != state.as_str()) {
-                self.project(*key, *state).await?;
-            }
+            let told = match stored {
+                Ok(Some(stored)) if stored != state.as_str() => self.project(*key, *state).await,
+                stored => stored.map(drop),
+            };
+            trouble = trouble.or(told.err());
         }
-        Ok(())
+        trouble.map_or(Ok(()), Err)
     }
 
     async fn take_turn(&self, every: Duration) -> Result<bool, StoreError> {
@@ -332,7 +336,12 @@ impl RedisPendingRequests {
             [(key.partition, facts), (key.partition, state)]
         });
         let reads: Vec<(Partition, Cmd)> = reads.collect();
-        let stored: Vec<Option<String>> = self.router.ask_all(&reads).await?;
+        let stored: Vec<Option<String>> = self
+            .router
+            .ask_all(&reads)
+            .await
+            .into_iter()
+            .collect::<Result<_, StoreError>>()?;
         let mut found = Vec::new();
         for (key, pair) in keys.iter().zip(stored.chunks(2)) {
             let [Some(facts), Some(state)] = pair else {

@@ -26,6 +26,7 @@ mod polling;
 mod races;
 mod redis_fitness;
 mod rotation;
+mod round_trips;
 mod secrets;
 mod several_nodes;
 mod sql_traps;

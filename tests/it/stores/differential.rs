@@ -55,6 +55,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => 1_000_u64..8_000,
         2 => 8_000_u64..70_000,
         1 => Just(600_000_u64),
+        // Just before and at the end of an interval, less the tolerance.
+        4 => prop_oneof![Just(4_499_u64), Just(4_500), Just(9_499), Just(9_500)],
     ];
     let hold = proptest::option::of(1_000_u64..30_000);
     let step = prop_oneof![

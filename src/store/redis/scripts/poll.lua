@@ -22,7 +22,7 @@ local early = last and math.max(now - last, 0) + tonumber(ARGV[5]) < interval
 if early and ARGV[2] == '0' and not held_elsewhere then
     local longest = math.max(tonumber(ARGV[7]), interval)
     local slower = math.min(interval + tonumber(ARGV[6]), longest)
-    redis.call('HSET', KEYS[1], 'l', now, 'n', number + 1, 'h', 0, 'i', slower)
+    redis.call('HSET', KEYS[1], 'l', now, 'n', number + 1, 'i', slower)
     return { state, expires_at, 'broken', number + 1 }
 end
 redis.call('HSET', KEYS[1], 'l', now, 'n', number + 1, 'h', ARGV[3])

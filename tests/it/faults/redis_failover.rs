@@ -191,7 +191,7 @@ async fn slots_move() {
     for round in 0..2 * rounds() {
         storm.work(4).await;
         storm.strike();
-        cluster.reshard(1_000, primaries[round % 3], primaries[(round + 1) % 3]);
+        cluster.reshard(300, primaries[round % 3], primaries[(round + 1) % 3]);
     }
     storm.work(6).await;
     storm.end("F19 slots move").await;

@@ -16,6 +16,7 @@ mod check;
 mod jobs;
 mod keys;
 mod pending;
+mod record;
 mod replay;
 mod router;
 mod schedule;

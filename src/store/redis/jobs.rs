@@ -2,6 +2,7 @@
 
 use super::keys::Keys;
 use super::pending::millis;
+use super::record::{read_job, write_job};
 use super::router::Router;
 use super::schedule::{Asked, Schedule};
 use super::script::{CLAIM, REPLAY, SETTLE};
@@ -90,6 +91,7 @@ impl RedisJobQueue {
             .map_or(("", &[][..]), |(next, jobs)| (next.as_str(), jobs));
         let next: Option<i64> = next.parse().ok();
         self.schedule.learn(asked, next.map(Timestamp::from_millis));
+        let claimed = |job: &[String]| claimed(job, partition);
         Ok(jobs.chunks(3).filter_map(claimed).collect())
     }
 
@@ -132,12 +134,12 @@ impl RedisJobQueue {
 }
 
 /// A job of a kind we do not know waits under its lease for a node that does.
-fn claimed(job: &[String]) -> Option<ClaimedJob> {
+fn claimed(job: &[String], partition: Partition) -> Option<ClaimedJob> {
     let [id, attempt, payload] = job else {
         return None;
     };
-    match (serde_json::from_str(payload), attempt.parse()) {
-        (Ok(job), Ok(attempt)) => Some(ClaimedJob {
+    match (read_job(id, partition, payload), attempt.parse()) {
+        (Some(job), Ok(attempt)) => Some(ClaimedJob {
             id: id.clone(),
             job,
             attempt,
@@ -259,7 +261,7 @@ impl JobQueue for RedisJobQueue {
         };
         let job = read(id, &text)?.job;
         let partition = job.partition();
-        let payload = serde_json::to_string(&job).expect("a job serialises");
+        let payload = write_job(&job);
         let done: u8 = self
             .router
             .run(partition, |_| {

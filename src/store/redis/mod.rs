@@ -17,6 +17,7 @@ mod failure;
 mod jobs;
 mod keys;
 mod pending;
+mod record;
 mod replay;
 mod router;
 mod schedule;

@@ -1,6 +1,7 @@
 //! Pending requests in Redis.
 
 use super::keys::Keys;
+use super::record::{read_facts, tag, write_facts, write_job};
 use super::router::Router;
 use super::schedule::Schedule;
 use super::script::{CREATE, POLL, PROJECT, RELEASE, RESERVE};
@@ -51,7 +52,7 @@ impl RedisPendingRequests {
     }
 
     fn facts(&self, key: RequestKey, text: &str) -> Result<Facts, StoreError> {
-        serde_json::from_str(text).map_err(|_| self.corrupt(key, "facts"))
+        read_facts(key, text).ok_or_else(|| self.corrupt(key, "facts"))
     }
 }
 
@@ -116,8 +117,7 @@ impl PendingRequests for RedisPendingRequests {
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError> {
         let facts = &new.facts;
         let RequestKey { partition, id } = facts.key();
-        let text = serde_json::to_string(facts).expect("facts serialise");
-        let job = serde_json::to_string(&new.job).expect("a job serialises");
+        let (text, job) = (write_facts(facts), write_job(&new.job));
         let answer: String = self
             .router
             .run(partition, |_| {
@@ -131,7 +131,7 @@ impl PendingRequests for RedisPendingRequests {
                     ])
                     .arg(now.millis())
                     .arg(id.to_string())
-                    .arg(facts.client_id.as_str())
+                    .arg(tag(&facts.client_id))
                     .arg(facts.user_id.as_str())
                     .arg(facts.expires_at.millis())
                     .arg(ttl(forgotten_at(facts.expires_at), now))

@@ -40,9 +40,9 @@ fn said(output: &Output) -> String {
 }
 
 fn report(command: &mut Command) -> Value {
-    let output = command.arg("--json").output().unwrap();
+    let output = command.arg("--json").output().expect("it runs");
     assert!(output.status.success(), "{}", said(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
 
 fn is_above_zero(value: &Value) -> bool {

@@ -1,6 +1,11 @@
 //! The harness works, and says so when the server does not. Needs the server beside it, as
 //! `cargo test --workspace` builds it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected should stop"
+)]
+
 use serde_json::Value;
 use std::process::{Command, Output};
 

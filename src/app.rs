@@ -171,7 +171,6 @@ impl Server {
             App::new()
                 .app_data(services.clone())
                 .app_data(admission.clone())
-                .wrap(from_fn(http::admit))
                 .wrap(from_fn(http::observe))
                 .configure(|config| http::public(config, cancel_endpoint))
         })

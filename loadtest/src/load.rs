@@ -33,9 +33,24 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// How long each operation took, in microseconds, ascending.
     pub times: Vec<u32>,
+    /// How long all of it took.
+    pub took: Duration,
 }
 
 impl Outcome {
+    /// Takes note of an operation's time.
+    pub fn add(&mut self, time: Duration) {
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        self.times.push(micros);
+    }
+
+    pub fn fail(&mut self, error: &anyhow::Error) {
+        self.failed += 1;
+        if self.failures.len() < TOLD {
+            self.failures.push(format!("{error:#}"));
+        }
+    }
+
     /// The time that this share of the operations did not exceed, in milliseconds.
     pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.times.len() * percent).div_ceil(100).max(1);
@@ -61,13 +76,9 @@ pub async fn run<W: Worker>(load: Load, workers: Vec<W>) -> anyhow::Result<(Outc
                 }
                 let watch = Stopwatch::start();
                 if let Err(error) = worker.operate(number).await {
-                    outcome.failed += 1;
-                    if outcome.failures.len() < TOLD {
-                        outcome.failures.push(format!("{error:#}"));
-                    }
+                    outcome.fail(&error);
                 }
-                let time = watch.elapsed().as_micros();
-                outcome.times.push(u32::try_from(time).unwrap_or(u32::MAX));
+                outcome.add(watch.elapsed());
             }
             (outcome, worker)
         });
@@ -80,6 +91,7 @@ pub async fn run<W: Worker>(load: Load, workers: Vec<W>) -> anyhow::Result<(Outc
         all.times.extend(outcome.times);
         workers.push(worker);
     }
+    all.took = began.elapsed();
     all.failures.truncate(TOLD);
     all.times.sort_unstable();
     Ok((all, workers))

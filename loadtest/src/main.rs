@@ -1,30 +1,40 @@
 //! Measures what a request costs an assent server: CPU time of the real program in a process of its
-//! own, on SQLite and PostgreSQL, next to a plain endpoint of the same server. Linux only, on loopback.
+//! own, on SQLite and PostgreSQL, with and without Redis, next to a plain endpoint of the same server.
+//! Linux only, on loopback.
 //!
-//! [`measure`] is one run against one [`database`]: it seeds the [`cast`], starts the [`server`], puts
-//! [`load`] on it in the form of [`operations`], and reads the cost from [`proc`]. `docs/guide/measuring.md`
-//! says what each number means.
+//! [`measure`] is one run against one arrangement of a [`database`] and a [`redis_server`]: it seeds the
+//! [`cast`], starts the [`server`], puts [`load`] on it in the form of [`operations`], and reads the cost
+//! from [`proc`]. [`growth`] and [`wake_ups`] ask questions of their own about Redis.
+//! `docs/guide/measuring.md` says what each number means.
 
 mod cast;
 mod database;
+mod growth;
 mod load;
 mod measure;
 mod operations;
 mod proc;
+mod redis_server;
 mod report;
 mod server;
 mod stopwatch;
+mod wake_ups;
 
 use anyhow::Context as _;
 use assent::shutdown::StopSignals;
 use clap::Parser;
 use database::Database;
 use load::Load;
-use report::{DatabaseReport, Report};
+use redis_server::RedisServer;
+use report::{ArrangementReport, Growth, Report, WakeUps};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use url::Url;
+
+/// Polls that are held at a time when wake-ups are measured, and how many times over.
+const HELD: usize = 200;
+const ROUNDS: usize = 10;
 
 /// Measures what a request costs an assent server.
 #[derive(Debug, Parser)]
@@ -39,6 +49,26 @@ struct Arguments {
     /// PostgreSQL's main process, where it cannot be found through its backends
     #[arg(long, value_name = "PID", requires = "postgres")]
     postgres_pid: Option<u32>,
+    /// Measure each database with Redis as the fast path too: one server on loopback
+    #[arg(long, value_name = "URL")]
+    redis: Option<Url>,
+    /// The process of Redis, where it does not say so itself
+    #[arg(long, value_name = "PID", requires = "redis")]
+    redis_pid: Option<u32>,
+    /// Measure instead what polls and memory cost as so many requests wait in Redis, in three steps
+    #[arg(
+        long,
+        value_name = "REQUESTS",
+        num_args = 0..=1,
+        default_missing_value = "1000000",
+        value_parser = up_to(1_000_000),
+        requires = "redis",
+        conflicts_with = "wake_ups"
+    )]
+    growth: Option<usize>,
+    /// Measure instead how long a held poll takes to hear of a decision at another node
+    #[arg(long, requires = "redis", requires = "postgres")]
+    wake_ups: bool,
     /// Operations of each kind
     #[arg(long, default_value_t = 5_000, value_parser = up_to(100_000))]
     count: usize,
@@ -100,6 +130,13 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
             .is_none_or(database::is_loopback),
         "--postgres must name a server on loopback"
     );
+    anyhow::ensure!(
+        arguments
+            .redis
+            .as_ref()
+            .is_none_or(redis_server::is_one_here),
+        "--redis must name one server on loopback: redis://127.0.0.1:6379/0"
+    );
     let program = match &arguments.server {
         Some(program) => program.clone(),
         None => std::env::current_exe()?.with_file_name("assent"),
@@ -110,54 +147,122 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
             program.display()
         )
     })?;
-    let mut databases = vec![run_on_sqlite(arguments, &program).await?];
-    if let Some(admin) = &arguments.postgres {
-        databases.push(run_on_postgres(arguments, &program, admin).await?);
-    }
-    Ok(Report {
+    let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         optimised: !cfg!(debug_assertions),
         cores: std::thread::available_parallelism()?.get(),
         connections: arguments.connections,
         binary_bytes: binary.len(),
-        databases,
-    })
-}
-
-async fn run_on_sqlite(arguments: &Arguments, program: &Path) -> anyhow::Result<DatabaseReport> {
-    let folder = tempfile::tempdir()?;
-    let database = Database::sqlite(folder.path());
-    run_on(arguments, program, folder.path(), &database).await
-}
-
-async fn run_on_postgres(
-    arguments: &Arguments,
-    program: &Path,
-    admin: &Url,
-) -> anyhow::Result<DatabaseReport> {
-    let folder = tempfile::tempdir()?;
-    let database = Database::postgres(admin, arguments.postgres_pid).await?;
-    let report = run_on(arguments, program, folder.path(), &database).await;
-    database.remove().await?;
-    report
-}
-
-/// Measures until it is done or the process is asked to stop: either way nothing is left running.
-async fn run_on(
-    arguments: &Arguments,
-    program: &Path,
-    folder: &Path,
-    database: &Database,
-) -> anyhow::Result<DatabaseReport> {
-    let load = Load {
-        count: arguments.count,
-        connections: arguments.connections,
-        limit: Duration::from_secs(arguments.limit as u64),
+        arrangements: Vec::new(),
+        growth: None,
+        wake_ups: None,
     };
+    let run = Run {
+        arguments,
+        program: &program,
+        load: Load {
+            count: arguments.count,
+            connections: arguments.connections,
+            limit: Duration::from_secs(arguments.limit as u64),
+        },
+    };
+    if let Some(most) = arguments.growth {
+        report.growth = Some(run.growth(most).await?);
+    } else if arguments.wake_ups {
+        report.wake_ups = Some(run.wake_ups().await?);
+    } else {
+        let databases = std::iter::once(None).chain(arguments.postgres.as_ref().map(Some));
+        for database in databases {
+            report.arrangements.push(run.measure(database, None).await?);
+            if arguments.redis.is_some() {
+                let redis = arguments.redis.as_ref();
+                report
+                    .arrangements
+                    .push(run.measure(database, redis).await?);
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// What all measurements have in common. Whatever comes of one, nothing of it is left.
+struct Run<'a> {
+    arguments: &'a Arguments,
+    program: &'a Path,
+    load: Load,
+}
+
+impl Run<'_> {
+    async fn measure(
+        &self,
+        postgres: Option<&Url>,
+        redis: Option<&Url>,
+    ) -> anyhow::Result<ArrangementReport> {
+        let folder = tempfile::tempdir()?;
+        let database = self.database(postgres, folder.path()).await?;
+        let redis = match redis {
+            Some(url) => Some(RedisServer::connect(url, self.arguments.redis_pid).await?),
+            None => None,
+        };
+        let (load, people) = (self.load, self.arguments.people);
+        let (path, there) = (folder.path(), redis.as_ref());
+        let measured = measure::measure(self.program, path, &database, there, load, people);
+        let report = unless_interrupted(measured).await;
+        if let Some(redis) = redis {
+            redis.remove_keys().await?;
+        }
+        let name = database.name;
+        database.remove().await?;
+        report.with_context(|| format!("on {name}"))
+    }
+
+    async fn growth(&self, most: usize) -> anyhow::Result<Growth> {
+        let redis = self.redis().await?;
+        let growth = growth::growth(self.program, &redis, self.load, most);
+        let growth = unless_interrupted(growth).await;
+        redis.remove_keys().await?;
+        growth
+    }
+
+    async fn wake_ups(&self) -> anyhow::Result<WakeUps> {
+        let folder = tempfile::tempdir()?;
+        let postgres = self.arguments.postgres.as_ref();
+        let database = self.database(postgres, folder.path()).await?;
+        let redis = self.redis().await?;
+        let people = self.arguments.people.min(HELD);
+        let rounds = self.load.count.div_ceil(people).min(ROUNDS);
+        let path = folder.path();
+        let measured = wake_ups::wake_ups(self.program, path, &database, &redis, people, rounds);
+        let wake_ups = unless_interrupted(measured).await;
+        redis.remove_keys().await?;
+        database.remove().await?;
+        wake_ups
+    }
+
+    async fn database(&self, postgres: Option<&Url>, folder: &Path) -> anyhow::Result<Database> {
+        match postgres {
+            Some(admin) => Database::postgres(admin, self.arguments.postgres_pid).await,
+            None => Ok(Database::sqlite(folder)),
+        }
+    }
+
+    async fn redis(&self) -> anyhow::Result<RedisServer> {
+        let url = self
+            .arguments
+            .redis
+            .as_ref()
+            .context("--redis is missing")?;
+        RedisServer::connect(url, self.arguments.redis_pid).await
+    }
+}
+
+/// Measures until it is done or the process is asked to stop.
+async fn unless_interrupted<T>(
+    measured: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     let mut signals = StopSignals::heed()?;
-    let measured = measure::measure(program, folder, database, load, arguments.people);
     tokio::select! {
-        report = measured => report.with_context(|| format!("on {}", database.name)),
+        result = measured => result,
         () = signals.next() => anyhow::bail!("interrupted"),
     }
 }

@@ -1,11 +1,12 @@
-//! One run against one database.
+//! One run against one arrangement of stores.
 
 use crate::cast::Cast;
 use crate::database::Database;
 use crate::load::{self, Load, Worker};
 use crate::operations::{Ask, Floor, Flow, Poll, RelyingParty};
 use crate::proc;
-use crate::report::{DatabaseReport, Row};
+use crate::redis_server::RedisServer;
+use crate::report::{ArrangementReport, Row};
 use crate::server::{Server, Settings};
 use crate::stopwatch::{Stopwatch, pause};
 use anyhow::Context as _;
@@ -26,16 +27,18 @@ const QUIET_WINDOWS: u32 = 4;
 /// The longest that a server is waited for to become quiet.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Reads what the server, and its database where that is apart, have cost so far.
+/// Reads what the server, and its stores where they are apart, have cost so far.
 struct Meter {
     server: u32,
     postmaster: Option<u32>,
+    redis: Option<u32>,
 }
 
 #[derive(Clone, Copy)]
 struct Reading {
     server: Duration,
     database: Option<Duration>,
+    redis: Option<Duration>,
 }
 
 impl Meter {
@@ -43,6 +46,8 @@ impl Meter {
         Ok(Reading {
             server: proc::process_cpu(self.server)?,
             database: self.postmaster.map(proc::family_cpu).transpose()?,
+            // With the child that rewrites the append-only file: that is for the same writes.
+            redis: self.redis.map(proc::family_cpu).transpose()?,
         })
     }
 
@@ -75,19 +80,31 @@ impl Meter {
     ) -> anyhow::Result<(Row, Vec<W>)> {
         self.settle().await?;
         let before = self.read()?;
+        let machine = proc::machine_time()?;
         let (outcome, workers) = load::run(load, workers).await?;
+        let machine_after = proc::machine_time()?;
         self.settle().await?;
         let after = self.read()?;
         let per_operation = |cost: Duration| micros(cost) / outcome.times.len().max(1) as f64;
-        let database = after.database.zip(before.database);
-        let database = database.map(|(after, before)| spent(after, before));
+        let apart = |after: Option<Duration>, before: Option<Duration>| {
+            let both = after.zip(before);
+            let cost = both.map(|(after, before)| spent(after, before));
+            Ok::<_, anyhow::Error>(cost.transpose()?.map(per_operation))
+        };
+        let of_machine = |after: u64, before: u64| {
+            (after - before) as f64 / (machine_after.all - machine.all).max(1) as f64
+        };
         let row = Row {
             name,
             operations: outcome.times.len(),
             cut_short: outcome.times.len() < load.count,
             failed: outcome.failed,
             server_us: per_operation(spent(after.server, before.server)?),
-            database_us: database.transpose()?.map(per_operation),
+            database_us: apart(after.database, before.database)?,
+            redis_us: apart(after.redis, before.redis)?,
+            per_second: outcome.times.len() as f64 / outcome.took.as_secs_f64(),
+            machine_idle: of_machine(machine_after.idle, machine.idle),
+            machine_waits: of_machine(machine_after.disk, machine.disk),
             p50_ms: outcome.percentile(50),
             p99_ms: outcome.percentile(99),
             failures: outcome.failures,
@@ -107,15 +124,19 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// Starts the program on a fresh database, and measures.
+/// Starts the program on a fresh database, and measures. With `redis`, that is the fast path.
 pub async fn measure(
     program: &Path,
     folder: &Path,
     database: &Database,
+    redis: Option<&RedisServer>,
     load: Load,
     people: usize,
-) -> anyhow::Result<DatabaseReport> {
-    let settings = Settings::new(folder, &database.url)?;
+) -> anyhow::Result<ArrangementReport> {
+    let mut settings = Settings::new(folder, &database.url)?;
+    if let Some(redis) = redis {
+        settings = settings.with_redis(redis);
+    }
     let mut cast = Cast::seed(&settings, people).await?;
     let mut start_ms = Vec::with_capacity(STARTS);
     for _ in 1..STARTS {
@@ -130,6 +151,7 @@ pub async fn measure(
     let meter = Meter {
         server: server.pid(),
         postmaster: database.postmaster,
+        redis: redis.map(|redis| redis.pid),
     };
     meter.settle().await?;
     let before = meter.read()?;
@@ -175,8 +197,9 @@ pub async fn measure(
 
     let loaded_rss = proc::resident_memory(server.pid())?;
     server.stop().await?;
-    Ok(DatabaseReport {
+    Ok(ArrangementReport {
         database: database.name,
+        redis: redis.is_some(),
         poll_to_floor: poll.server_us / floor.server_us,
         rows: vec![floor, ask, poll, poll_by_key, flow],
         start_ms,

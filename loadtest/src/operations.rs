@@ -12,6 +12,9 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 /// Requests that nobody answers must outlive the run: the most that a server grants, in seconds.
 const LONG: [(&str, &str); 1] = [("requested_expiry", "600")];
 
+/// The longest that a server holds a poll (RFC 7240).
+const WAIT: [(&str, &str); 1] = [("prefer", "wait=30")];
+
 /// How a relying party proves who it is.
 #[derive(Clone)]
 pub enum Credentials {
@@ -21,17 +24,18 @@ pub enum Credentials {
     Assertions(Arc<Mutex<Vec<String>>>),
 }
 
-/// A connection to the server, and the proof of who comes over it.
+/// A connection to a server, and the proof of who comes over it.
 pub struct RelyingParty {
-    pub issuer: String,
-    pub credentials: Credentials,
+    /// Where the server is reached.
+    address: String,
+    credentials: Credentials,
     http: HttpClient,
 }
 
 impl RelyingParty {
-    pub fn new(issuer: String, credentials: Credentials) -> Self {
+    pub fn new(address: String, credentials: Credentials) -> Self {
         Self {
-            issuer,
+            address,
             credentials,
             http: HttpClient::new(),
         }
@@ -39,14 +43,25 @@ impl RelyingParty {
 
     /// The same relying party on a connection of its own.
     fn connect(&self) -> Self {
-        Self::new(self.issuer.clone(), self.credentials.clone())
+        self.at(&self.address)
     }
 
-    async fn post(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Answer> {
-        let url = format!("{}{path}", self.issuer);
+    /// The same relying party on a connection to another node.
+    pub fn at(&self, address: &str) -> Self {
+        Self::new(address.to_owned(), self.credentials.clone())
+    }
+
+    async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        parameters: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
+        let url = format!("{}{path}", self.address);
         let answer = match &self.credentials {
             Credentials::Basic(header) => {
-                let headers = [("authorization", header.as_str())];
+                let authorization = [("authorization", header.as_str())];
+                let headers = [headers, &authorization].concat();
                 self.http.form(&url, &headers, parameters).await
             }
             Credentials::Assertions(signed) => {
@@ -57,7 +72,7 @@ impl RelyingParty {
                     ("client_assertion", assertion.as_str()),
                 ];
                 self.http
-                    .form(&url, &[], &[parameters, &proof].concat())
+                    .form(&url, headers, &[parameters, &proof].concat())
                     .await
             }
         };
@@ -65,14 +80,14 @@ impl RelyingParty {
     }
 
     /// Asks a person to sign in; returns the `auth_req_id`.
-    async fn ask(&self, login: &str, more: &[(&str, &str)]) -> anyhow::Result<String> {
+    pub async fn ask(&self, login: &str, more: &[(&str, &str)]) -> anyhow::Result<String> {
         let parameters = [
             ("scope", "openid"),
             ("login_hint", login),
             ("binding_message", "Sign in, code W4SCT"),
         ];
         let parameters = [&parameters, more].concat();
-        let answer = self.post("/bc-authorize", &parameters).await?;
+        let answer = self.post("/bc-authorize", &[], &parameters).await?;
         let id = answer.json()["auth_req_id"].as_str().map(ToOwned::to_owned);
         id.filter(|_| answer.status == 200)
             .with_context(|| unexpected("/bc-authorize", &answer))
@@ -80,12 +95,18 @@ impl RelyingParty {
 
     async fn poll(&self, auth_req_id: &str) -> anyhow::Result<Answer> {
         let parameters = [("grant_type", CIBA_GRANT), ("auth_req_id", auth_req_id)];
-        self.post("/token", &parameters).await
+        self.post("/token", &[], &parameters).await
+    }
+
+    /// Polls, and waits for the decision if the server does.
+    pub async fn hold(&self, auth_req_id: &str) -> anyhow::Result<Answer> {
+        let parameters = [("grant_type", CIBA_GRANT), ("auth_req_id", auth_req_id)];
+        self.post("/token", &WAIT, &parameters).await
     }
 }
 
 /// Tells the status and the error code, never a body: it could hold a token.
-fn unexpected(what: &str, answer: &Answer) -> String {
+pub fn unexpected(what: &str, answer: &Answer) -> String {
     let body = answer.json();
     let error = body["error"].as_str().unwrap_or("no error code");
     format!("{what} answered {} ({error})", answer.status)
@@ -101,7 +122,7 @@ impl Floor {
     pub fn team(rp: &RelyingParty, size: usize) -> Vec<Self> {
         let member = |_| Self {
             http: HttpClient::new(),
-            url: format!("{}/jwks", rp.issuer),
+            url: format!("{}/jwks", rp.address),
         };
         (0..size).map(member).collect()
     }

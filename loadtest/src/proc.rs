@@ -43,6 +43,35 @@ pub fn family_cpu(parent: u32) -> anyhow::Result<Duration> {
     Ok(sum)
 }
 
+/// How this machine has spent its time so far, all cores together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineTime {
+    pub all: u64,
+    pub idle: u64,
+    /// Idle while something waited for a disk.
+    pub disk: u64,
+}
+
+pub fn machine_time() -> anyhow::Result<MachineTime> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    parse_machine(&text).context("/proc/stat is not as proc(5) says")
+}
+
+fn parse_machine(text: &str) -> Option<MachineTime> {
+    let fields = text.strip_prefix("cpu ")?.lines().next()?;
+    let ticks: Result<Vec<u64>, _> = fields.split_ascii_whitespace().map(str::parse).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what guests used is in user already.
+    let ticks = ticks.ok()?;
+    let [_, _, _, idle, disk, ..] = ticks[..] else {
+        return None;
+    };
+    Some(MachineTime {
+        all: ticks.iter().take(8).sum(),
+        idle,
+        disk,
+    })
+}
+
 /// The process that started this one.
 pub fn parent_of(pid: u32) -> anyhow::Result<u32> {
     Ok(stat(pid)?.parent)
@@ -109,6 +138,18 @@ mod tests {
         };
         assert_eq!(parse_stat(line), Some(expected));
         assert_eq!(parse_stat("7 (a) S 3"), None);
+    }
+
+    #[test]
+    fn the_machine_is_busy_idle_or_waits_for_its_disk() {
+        let text = "cpu  10 1 5 100 20 0 1 3 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        let expected = MachineTime {
+            all: 140,
+            idle: 100,
+            disk: 20,
+        };
+        assert_eq!(parse_machine(text), Some(expected));
+        assert!(machine_time().unwrap().all > 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The server under load, as a process of its own: so its cost stands apart from the generator's.
 
+use crate::redis_server::RedisServer;
 use crate::stopwatch::{Stopwatch, pause};
 use anyhow::Context as _;
 use assent::app::World;
@@ -20,8 +21,11 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 
 /// Where a server listens and what it works on. Other settings are the defaults, or come from the
 /// environment as always.
+#[derive(Clone)]
 pub struct Settings {
     pub issuer: String,
+    /// Where this node is reached.
+    pub address: String,
     readiness: String,
     log: PathBuf,
     overrides: Overrides,
@@ -49,9 +53,39 @@ impl Settings {
                 ),
                 // The load is more than any person would bear.
                 ("ciba.open_requests_per_user", "1000000".into()),
+                ("ciba.held_polls_per_client", "1000".into()),
             ],
+            address: issuer.clone(),
             issuer,
         })
+    }
+
+    /// With Redis as the fast path.
+    pub fn with_redis(mut self, redis: &RedisServer) -> Self {
+        self.overrides.extend([
+            ("redis.url", redis.url.clone()),
+            ("redis.prefix", redis.prefix.clone()),
+        ]);
+        self
+    }
+
+    /// The same for another node of the same issuer.
+    pub fn another_node(&self, folder: &Path) -> anyhow::Result<Self> {
+        let (public, management) = (free_port()?, free_port()?);
+        let mut node = Self {
+            address: format!("http://127.0.0.1:{public}"),
+            readiness: format!("http://127.0.0.1:{management}/readyz"),
+            log: folder.join("another.log"),
+            ..self.clone()
+        };
+        for (key, value) in &mut node.overrides {
+            match *key {
+                "server.public_listen" => *value = format!("127.0.0.1:{public}"),
+                "server.management_listen" => *value = format!("127.0.0.1:{management}"),
+                _ => {}
+            }
+        }
+        Ok(node)
     }
 
     pub fn config(&self) -> anyhow::Result<Config> {

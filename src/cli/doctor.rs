@@ -99,7 +99,7 @@ async fn redis(core: &Core) -> Finding {
     let state = match (&core.redis, core.check().await) {
         (None, _) => Ok("not used: pending requests live in the database, for one node".into()),
         (Some(_), Ok(())) => Ok("fit for its task; its clock and ours agree".into()),
-        (Some(_), Err(error)) => Err(error.to_string()),
+        (Some(_), Err(error)) => Err(format!("{error:#}")),
     };
     Finding {
         what: "Redis",

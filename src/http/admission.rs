@@ -1,18 +1,13 @@
 //! How much a node takes on at a time, and what it gives up first when that is too much.
 //!
 //! Whoever begins something new is refused first, whoever only looks next, and last of all whoever brings
-//! a decision home or comes for its result. Polls that are held wait for nothing here and do not count.
+//! a decision home or comes for its result. A request counts from when its body is there, so that nobody can
+//! fill a node with requests that never come; polls that are held wait for nothing here and do not count.
 
-use super::App;
-use super::error::OAuthError;
-use super::path;
-use super::problem::Problem;
-use actix_web::ResponseError as _;
-use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use super::{App, path};
 use actix_web::http::Method;
-use actix_web::middleware::Next;
 use actix_web::web::Data;
+use actix_web::{HttpMessage as _, HttpRequest};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Requests in progress on this node, and how many there may be.
@@ -31,7 +26,11 @@ enum Worth {
 }
 
 /// A request in progress; its place is freed when it is dropped, however it ends.
-struct Place<'a>(&'a Admission);
+struct Place(Data<Admission>);
+
+/// The node is too busy for this request.
+#[derive(Clone, Copy, Debug)]
+pub struct TooBusy;
 
 impl Admission {
     pub const fn new(limit: usize) -> Self {
@@ -41,53 +40,58 @@ impl Admission {
         }
     }
 
-    /// A place, unless the node is too busy for a request of this worth. `held` polls do not count.
-    fn admit(&self, worth: Worth, held: usize) -> Option<Place<'_>> {
-        let room = match worth {
+    /// How many requests may be in progress for one of this worth to be taken on.
+    const fn room(&self, worth: Worth) -> usize {
+        match worth {
             Worth::Begins => self.limit / 2,
             Worth::Looks => self.limit * 3 / 4,
             Worth::Decides => self.limit,
-        };
-        let before = self.in_progress.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self);
-        (before.saturating_sub(held) < room).then_some(place)
+        }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Refuses what the node is too busy for: 503 with `Retry-After`, before anything is read or changed.
-pub async fn admit<B: MessageBody>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+/// Takes a place for a request whose body is there, until it is answered.
+///
+/// # Errors
+/// [`TooBusy`]: nothing has been changed, and it is worth coming again.
+pub fn admit(request: &HttpRequest) -> Result<(), TooBusy> {
     let known = (
-        request.app_data::<App>().cloned(),
-        request.app_data::<Data<Admission>>().cloned(),
+        request.app_data::<App>(),
+        request.app_data::<Data<Admission>>(),
     );
     let (Some(app), Some(admission)) = known else {
-        return Ok(next.call(request).await?.map_into_left_body());
+        return Ok(());
     };
     let worth = worth(request.method(), request.path());
-    let Some(_place) = admission.admit(worth, app.held_polls()) else {
-        let worth = match worth {
-            Worth::Begins => "begins",
-            Worth::Looks => "looks",
-            Worth::Decides => "decides",
-        };
-        metrics::counter!("assent_shed_total", "worth" => worth).increment(1);
-        let response = if request.path().starts_with(path::DEVICE_API) {
-            Problem::unavailable().error_response()
-        } else {
-            OAuthError::unavailable().error_response()
-        };
-        return Ok(request.into_response(response).map_into_right_body());
+    let Some(place) = admit_to(admission, worth, app.held_polls()) else {
+        metrics::counter!("assent_shed_total", "worth" => worth.label()).increment(1);
+        return Err(TooBusy);
     };
-    Ok(next.call(request).await?.map_into_left_body())
+    request.extensions_mut().insert(place);
+    Ok(())
+}
+
+impl Worth {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Begins => "begins",
+            Self::Looks => "looks",
+            Self::Decides => "decides",
+        }
+    }
+}
+
+/// A place, unless the node is too busy for a request of this worth. `held` polls do not count.
+fn admit_to(admission: &Data<Admission>, worth: Worth, held: usize) -> Option<Place> {
+    let before = admission.in_progress.fetch_add(1, Ordering::Relaxed);
+    let place = Place(admission.clone());
+    (before.saturating_sub(held) < admission.room(worth)).then_some(place)
 }
 
 fn worth(method: &Method, path: &str) -> Worth {
@@ -110,16 +114,16 @@ mod tests {
 
     #[test]
     fn a_busy_node_gives_up_what_begins_first_and_what_decides_last() {
-        let admission = Admission::new(8);
+        let admission = Data::new(Admission::new(8));
         let mut places = Vec::new();
         let mut fill = |to: usize| {
             while places.len() < to {
-                places.push(admission.admit(Worth::Decides, 0).unwrap());
+                places.push(admit_to(&admission, Worth::Decides, 0).unwrap());
             }
         };
         let admits = || {
             [Worth::Begins, Worth::Looks, Worth::Decides]
-                .map(|worth| admission.admit(worth, 0).is_some())
+                .map(|worth| admit_to(&admission, worth, 0).is_some())
         };
         assert_eq!(admits(), [true, true, true]);
         fill(4);
@@ -129,7 +133,7 @@ mod tests {
         fill(8);
         assert_eq!(admits(), [false, false, false]);
         assert!(
-            admission.admit(Worth::Begins, 5).is_some(),
+            admit_to(&admission, Worth::Begins, 5).is_some(),
             "held polls do not count"
         );
         places.clear();

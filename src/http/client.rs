@@ -5,7 +5,7 @@ use super::error::OAuthError;
 use super::form::Form;
 use crate::domain::client::SecretTransport;
 use crate::domain::{ClientId, Secret};
-use crate::service::authenticate_client::{AuthenticatedClient, Credentials};
+use crate::service::authenticate_client::{AuthenticatedClient, Credentials, KnownClient};
 use actix_web::dev::Payload as DevPayload;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpRequest, web};
@@ -24,7 +24,27 @@ pub struct ClientForm {
     pub form: Form,
 }
 
+/// The same for polls, which go on for a client that is known from before while the database is away.
+pub struct KnownClientForm {
+    pub client: KnownClient,
+    pub form: Form,
+}
+
 impl FromRequest for ClientForm {
+    type Error = OAuthError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, OAuthError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut DevPayload) -> Self::Future {
+        let known = KnownClientForm::from_request(request, payload);
+        Box::pin(async move {
+            let KnownClientForm { client, form } = known.await?;
+            let client = client.confirmed()?.clone();
+            Ok(Self { client, form })
+        })
+    }
+}
+
+impl FromRequest for KnownClientForm {
     type Error = OAuthError;
     type Future = Pin<Box<dyn Future<Output = Result<Self, OAuthError>>>>;
 

@@ -82,6 +82,7 @@ async fn read_json_body(
                 "the body did not arrive in time",
             ),
             BodyError::Broken => Problem::bad_request("the body could not be read"),
+            BodyError::TooBusy => Problem::unavailable(),
         })
 }
 

@@ -1,6 +1,7 @@
 //! `application/x-www-form-urlencoded`, read strictly.
 
 use super::App;
+use super::admission::{TooBusy, admit};
 use super::error::OAuthError;
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
@@ -47,6 +48,7 @@ impl Form {
                     "the body did not arrive in time",
                 ),
                 BodyError::Broken => OAuthError::invalid_request("the body could not be read"),
+                BodyError::TooBusy => OAuthError::unavailable(),
             })?;
         Self::parse(&body).map_err(OAuthError::invalid_request)
     }
@@ -122,9 +124,12 @@ pub enum BodyError {
     TooLarge,
     TooSlow,
     Broken,
+    /// It is there, but the node has too much to do.
+    TooBusy,
 }
 
-/// Reads a body up to a limit, checked while it comes in; whoever sends it has not for ever.
+/// Reads a body up to a limit, checked while it comes in; whoever sends it has not for ever. Then the
+/// request counts as in progress.
 pub async fn read_body(
     request: &HttpRequest,
     payload: Payload,
@@ -134,7 +139,10 @@ pub async fn read_body(
     let late = app.clock.now().plus(BODY_WITHIN);
     tokio::select! {
         body = payload.to_bytes_limited(limit) => match body {
-            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Ok(bytes)) => match admit(request) {
+                Ok(()) => Ok(bytes),
+                Err(TooBusy) => Err(BodyError::TooBusy),
+            },
             Ok(Err(_)) => Err(BodyError::Broken),
             Err(_) => Err(BodyError::TooLarge),
         },

@@ -18,7 +18,7 @@ mod token;
 mod token_life;
 mod userinfo;
 
-pub use admission::{Admission, admit};
+pub use admission::Admission;
 pub use management::{Readiness, management};
 pub use observe::observe;
 

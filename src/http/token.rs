@@ -1,12 +1,12 @@
 //! `POST /token` (RFC 6749 3.2, CIBA Core 10.1), one function per grant.
 
-use super::client::ClientForm;
+use super::client::KnownClientForm;
 use super::error::OAuthError;
 use super::form::Form;
 use super::{App, no_route, path};
 use crate::domain::client::Grant;
 use crate::domain::{AuthReqId, Secret};
-use crate::service::authenticate_client::AuthenticatedClient;
+use crate::service::authenticate_client::KnownClient;
 use crate::service::redeem::poll_label;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, PRAGMA};
@@ -25,7 +25,7 @@ pub fn configure(config: &mut ServiceConfig) {
 async fn token(
     app: App,
     request: HttpRequest,
-    ClientForm { client, mut form }: ClientForm,
+    KnownClientForm { client, mut form }: KnownClientForm,
 ) -> Result<HttpResponse, OAuthError> {
     let grant = required(&mut form, "grant_type")?;
     let grant: Grant = grant.parse().map_err(|_| {
@@ -39,11 +39,11 @@ async fn token(
         Grant::Ciba => poll(&app, &request, &client, &mut form).await?,
         Grant::RefreshToken => {
             let token = Secret::new(required(&mut form, "refresh_token")?);
-            app.refresh(&client, &token, form.take("scope").as_deref())
+            app.refresh(client.confirmed()?, &token, form.take("scope").as_deref())
                 .await?
         }
         Grant::ClientCredentials => {
-            app.client_credentials(&client, form.take("scope").as_deref())
+            app.client_credentials(client.confirmed()?, form.take("scope").as_deref())
                 .await?
         }
     };
@@ -57,7 +57,7 @@ async fn token(
 async fn poll(
     app: &App,
     request: &HttpRequest,
-    client: &AuthenticatedClient,
+    client: &KnownClient,
     form: &mut Form,
 ) -> Result<Secret, OAuthError> {
     let id = AuthReqId::new(required(form, "auth_req_id")?);

@@ -11,8 +11,7 @@ use std::time::Duration;
 /// How many clients are remembered at a time.
 const CACHE_SIZE: usize = 10_000;
 
-/// How long a client is known when the database cannot be asked: as long as a request can live. All that it
-/// gets by that is the answer that its request is pending; everything else reads the database.
+/// How long a client is known when the database cannot be asked: as long as a request can live.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 /// How long a database that did not answer is left alone.
 const DATABASE_RESTS: Duration = Duration::from_secs(1);
@@ -45,6 +44,38 @@ impl std::ops::Deref for AuthenticatedClient {
     }
 }
 
+/// A client whose credentials are right as far as is known: the database may not have been asked.
+#[derive(Clone, Debug)]
+pub struct KnownClient {
+    client: AuthenticatedClient,
+    is_confirmed: bool,
+}
+
+impl KnownClient {
+    /// The client, if the database has confirmed it lately. Without that it may learn that its request is
+    /// pending, and nothing else.
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub fn confirmed(&self) -> Result<&AuthenticatedClient, StoreError> {
+        if self.is_confirmed {
+            Ok(&self.client)
+        } else {
+            Err(StoreError::Unavailable(
+                "the client is known from before alone".into(),
+            ))
+        }
+    }
+}
+
+impl std::ops::Deref for KnownClient {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ClientAuthError {
     /// Unknown, wrong secret or wrong method: which of them is nobody's business.
@@ -63,7 +94,7 @@ impl Services {
     pub async fn authenticate_client(
         &self,
         credentials: &Credentials,
-    ) -> Result<AuthenticatedClient, ClientAuthError> {
+    ) -> Result<KnownClient, ClientAuthError> {
         match credentials {
             Credentials::Secret {
                 client_id,
@@ -88,20 +119,24 @@ impl Services {
         id: &ClientId,
         secret: &Secret,
         transport: SecretTransport,
-    ) -> Result<AuthenticatedClient, ClientAuthError> {
+    ) -> Result<KnownClient, ClientAuthError> {
         let now = self.clock.now();
         if let Some(client) = self.clients.get(id, now)
             && self.accepts(id, Some(&client), secret, transport)
         {
-            return Ok(AuthenticatedClient(client));
+            return Ok(confirmed(client));
         }
         let stored = match self.stored(id, now).await {
             Ok(stored) => stored,
             // Who is wrong now is told what an unknown client is told.
             Err(error) => {
-                let known = self.clients.last_seen(id, now);
-                let known = known.filter(|known| self.accepts(id, Some(known), secret, transport));
-                return Ok(AuthenticatedClient(known.ok_or(error)?));
+                let known = self.last_seen(id, error, now)?;
+                if !self.accepts(id, Some(&*known), secret, transport) {
+                    return Err(known
+                        .confirmed()
+                        .map_or_else(Into::into, |_| ClientAuthError::Invalid));
+                }
+                return Ok(known);
             }
         };
         if !self.accepts(id, stored.as_ref(), secret, transport) {
@@ -119,10 +154,26 @@ impl Services {
             ));
         }
         let stored = self.directory.client(id).await;
-        if stored.is_err() {
+        if matches!(stored, Err(StoreError::Unavailable(_))) {
             self.clients.let_database_rest(id, now.plus(DATABASE_RESTS));
         }
         stored
+    }
+
+    /// The client as it was when the database could last be asked, if that is not too long ago and the
+    /// database is but away.
+    fn last_seen(
+        &self,
+        id: &ClientId,
+        error: StoreError,
+        now: Timestamp,
+    ) -> Result<KnownClient, StoreError> {
+        let is_away = matches!(error, StoreError::Unavailable(_));
+        let known = self.clients.last_seen(id, now).filter(|_| is_away);
+        Ok(KnownClient {
+            client: AuthenticatedClient(known.ok_or(error)?),
+            is_confirmed: false,
+        })
     }
 
     fn accepts(
@@ -143,15 +194,12 @@ impl Services {
         &self,
         id: &ClientId,
         now: Timestamp,
-    ) -> Result<AuthenticatedClient, ClientAuthError> {
+    ) -> Result<KnownClient, ClientAuthError> {
         match self.clients.get(id, now) {
-            Some(client) => Ok(AuthenticatedClient(client)),
+            Some(client) => Ok(confirmed(client)),
             None => match self.stored(id, now).await {
                 Ok(stored) => self.remember(stored, now),
-                Err(error) => {
-                    let known = self.clients.last_seen(id, now);
-                    Ok(AuthenticatedClient(known.ok_or(error)?))
-                }
+                Err(error) => Ok(self.last_seen(id, error, now)?),
             },
         }
     }
@@ -160,11 +208,18 @@ impl Services {
         &self,
         stored: Option<Client>,
         now: Timestamp,
-    ) -> Result<AuthenticatedClient, ClientAuthError> {
+    ) -> Result<KnownClient, ClientAuthError> {
         let client = Arc::new(stored.ok_or(ClientAuthError::Invalid)?);
         self.clients
             .put(client.clone(), now, now.plus(self.policy.client_cache));
-        Ok(AuthenticatedClient(client))
+        Ok(confirmed(client))
+    }
+}
+
+const fn confirmed(client: Arc<Client>) -> KnownClient {
+    KnownClient {
+        client: AuthenticatedClient(client),
+        is_confirmed: true,
     }
 }
 

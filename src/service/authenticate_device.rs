@@ -1,6 +1,6 @@
 //! Which phone is this? The `DeviceProof` on every call of the device API.
 
-use super::Services;
+use super::{CLOCKS_APART, Services};
 use crate::crypto::jose::{Jws, VerifyingKey};
 use crate::crypto::sha256_base64url;
 use crate::domain::device::DeviceState;
@@ -107,9 +107,9 @@ impl Services {
             DeviceState::Revoked => return Err(DeviceAuthError::Revoked),
         }
         self.check_time(&proof, now)?;
-        // Twice the window: the proof may come from either end of it; nonces live two periods. And a
-        // moment more, as the window's last moment counts.
-        let forget_at = now.plus(PROOF_WINDOW * 2 + Duration::from_millis(1));
+        // Twice the window: the proof may come from either end of it; nonces live two periods. And
+        // longer by what the clocks of two nodes may differ.
+        let forget_at = now.plus(PROOF_WINDOW * 2 + CLOCKS_APART);
         let use_id = format!("device|{id}|{}", sha256_base64url(proof.jti.as_bytes()));
         if !self.replays.first_use(&use_id, forget_at, now).await? {
             return Err(DeviceAuthError::Replayed);

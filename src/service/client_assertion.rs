@@ -1,7 +1,7 @@
 //! A client proves who it is by a signed statement (RFC 7523 3, OpenID Connect Core 9).
 
-use super::Services;
-use super::authenticate_client::{AuthenticatedClient, ClientAuthError};
+use super::authenticate_client::{ClientAuthError, KnownClient};
+use super::{CLOCKS_APART, Services};
 use crate::crypto::jose::{InvalidJws, Jws};
 use crate::crypto::{ClientKeySet, sha256_base64url};
 use crate::domain::client::{ClientAuthentication, KeySource};
@@ -51,7 +51,7 @@ impl Services {
         &self,
         named: Option<&ClientId>,
         assertion: &Secret,
-    ) -> Result<AuthenticatedClient, ClientAuthError> {
+    ) -> Result<KnownClient, ClientAuthError> {
         let now = self.clock.now();
         let jws = Jws::parse(assertion.expose()).map_err(|_| ClientAuthError::Invalid)?;
         let id = jws
@@ -77,7 +77,7 @@ impl Services {
             sha256_base64url(id.as_str().as_bytes()),
             sha256_base64url(claims.jti.as_bytes())
         );
-        let until = Timestamp::from_secs(claims.exp).plus(SKEW);
+        let until = Timestamp::from_secs(claims.exp).plus(SKEW + CLOCKS_APART);
         if !self.replays.first_use(&use_id, until, now).await? {
             return Err(ClientAuthError::Invalid);
         }

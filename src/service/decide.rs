@@ -16,6 +16,8 @@ use crate::failpoint;
 use crate::store::StoreError;
 use crate::store::sql::ledger::Recorded;
 use serde_json::json;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// One request in a phone's inbox.
 #[derive(Clone, Debug)]
@@ -55,6 +57,9 @@ pub enum DecideError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// How long an answer waits for the projection: what it says is a fact already.
+const PROJECT_WITHIN: Duration = Duration::from_secs(1);
 
 impl Services {
     /// What waits for the person behind this device. What a client asked that is locked by now waits for
@@ -302,8 +307,18 @@ impl Services {
     /// Tells the projection what the Ledger already knows. Its failure is no failure: the next sweep
     /// says it again.
     pub(super) async fn project(&self, key: RequestKey, state: State) {
-        if let Err(error) = self.pending.project(key, state).await {
-            tracing::warn!(request = log_id(key.id), %error, "projection failed; the sweep will repeat it");
+        let projected = timeout(PROJECT_WITHIN, self.pending.project(key, state));
+        match projected.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(request = log_id(key.id), %error, "projection failed; the sweep will repeat it");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    request = log_id(key.id),
+                    "projection is slow; the sweep will repeat it"
+                );
+            }
         }
     }
 

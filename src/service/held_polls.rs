@@ -13,6 +13,7 @@ pub struct HeldPolls(Arc<Mutex<Table>>);
 struct Table {
     held: HashMap<RequestId, (u64, CancellationToken)>,
     per_client: HashMap<ClientId, u32>,
+    count: usize,
     next: u64,
 }
 
@@ -49,17 +50,23 @@ impl HeldPolls {
     /// How many polls are held.
     pub fn count(&self) -> usize {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.per_client.values().map(|held| *held as usize).sum()
+        table.count
+    }
+
+    /// Whether the client holds fewer than `limit`.
+    pub fn has_room(&self, client: &ClientId, limit: u32) -> bool {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.has_room(client, limit)
     }
 
     /// Takes a place; `None` when the client holds `limit` already.
     pub fn hold(&self, client: &ClientId, request: RequestId, limit: u32) -> Option<HeldPoll> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = table.per_client.entry(client.clone()).or_default();
-        if *held >= limit {
+        if !table.has_room(client, limit) {
             return None;
         }
-        *held += 1;
+        *table.per_client.entry(client.clone()).or_default() += 1;
+        table.count += 1;
         table.next += 1;
         let number = table.next;
         let replaced = CancellationToken::new();
@@ -77,6 +84,12 @@ impl HeldPolls {
     }
 }
 
+impl Table {
+    fn has_room(&self, client: &ClientId, limit: u32) -> bool {
+        self.per_client.get(client).copied().unwrap_or(0) < limit
+    }
+}
+
 impl Drop for HeldPoll {
     fn drop(&mut self) {
         let mut table = self.table.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,6 +100,7 @@ impl Drop for HeldPoll {
         {
             table.held.remove(&self.request);
         }
+        table.count -= 1;
         if let Some(held) = table.per_client.get_mut(&self.client) {
             *held -= 1;
             if *held == 0 {

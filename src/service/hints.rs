@@ -1,8 +1,8 @@
 //! Whom does a hint mean? (CIBA Core 7.1)
 
-use super::Services;
 use super::authenticate_client::AuthenticatedClient;
 use super::mint::ID_TOKEN_TYP;
+use super::{CLOCKS_APART, Services};
 use crate::crypto::ClientKeySet;
 use crate::crypto::jose::Jws;
 use crate::crypto::sha256_base64url;
@@ -178,7 +178,7 @@ impl Services {
                 sha256_base64url(named.as_bytes()),
                 sha256_base64url(jti.as_bytes())
             );
-            let until = Timestamp::from_secs(claims.exp);
+            let until = Timestamp::from_secs(claims.exp).plus(CLOCKS_APART);
             if !self.replays.first_use(&use_id, until, now).await? {
                 return Err(HintError::Invalid);
             }

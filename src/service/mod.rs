@@ -48,6 +48,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+/// How much longer than needed it is remembered that something was used: clocks of two nodes may be this
+/// far apart, each by what readiness allows from the stores'.
+const CLOCKS_APART: Duration = Duration::from_secs(4);
+
 /// The numbers and rules an operator chose.
 #[derive(Clone)]
 pub struct Policy {

@@ -14,6 +14,7 @@ impl Services {
         let now = self.clock.now();
         let mut after: Option<String> = None;
         let mut seen = 0;
+        let mut trouble = None;
         loop {
             let page = self.ledger.standing_states(after.as_deref(), PAGE, now);
             let page = page.await?;
@@ -21,10 +22,11 @@ impl Services {
                 tracing::error!(error = %damage, "an outcome cannot be read and is left out of the sweep");
                 metrics::counter!("assent_damaged_outcomes_total").increment(1);
             }
-            self.pending.project_all(&page.states).await?;
+            // Part of the projection may be out of reach; the rest is told all the same.
+            trouble = trouble.or(self.pending.project_all(&page.states).await.err());
             seen += page.states.len();
             if !page.is_full {
-                return Ok(seen);
+                return trouble.map_or(Ok(seen), Err);
             }
             after = page.last;
         }

@@ -1,6 +1,7 @@
 //! The relying party comes for the result: polls of the token endpoint (CIBA Core 10.1, 11).
 
-use super::authenticate_client::AuthenticatedClient;
+use super::authenticate_client::KnownClient;
+use super::held_polls::HeldPoll;
 use super::mint::Via;
 use super::{Services, log_id};
 use crate::crypto::auth_req_id::Handle;
@@ -52,7 +53,7 @@ impl Services {
     /// decides. The answer is the body of the token response.
     pub async fn poll(
         &self,
-        client: &AuthenticatedClient,
+        client: &KnownClient,
         id: &AuthReqId,
         wait: Option<Duration>,
     ) -> Result<Secret, PollError> {
@@ -68,9 +69,13 @@ impl Services {
         let wait = wait
             .unwrap_or(client.registration.long_poll)
             .min(self.policy.max_long_poll);
-        let held_until = (!wait.is_zero()).then(|| started.plus(wait));
+        let replaces = self.held.replace(handle.request_id);
+        // A poll that will not be held must not be noted as one.
+        let limit = self.policy.held_polls_per_client;
+        let holds = !wait.is_zero() && self.held.has_room(&client.id, limit);
+        let held_until = holds.then(|| started.plus(wait));
         let poll = Poll {
-            replaces: self.held.replace(handle.request_id),
+            replaces,
             held_until,
         };
         let Some(polled) = self.pending.poll(handle.key(), poll, started).await? else {
@@ -80,34 +85,36 @@ impl Services {
             (State::Pending, Pace::Broken, _) => Err(PollError::SlowDown),
             (State::Pending, Pace::Kept, None) => Err(PollError::Pending),
             (State::Pending, Pace::Kept, Some(until)) => {
-                self.wait(client, &handle, polled.number, until).await
+                let place = self.held.hold(&client.id, handle.request_id, limit);
+                let place = place.ok_or(PollError::Pending)?;
+                match self.wait(&handle, place, polled.number, until).await? {
+                    Some(state) => self.settled(client, &handle, state, self.clock.now()).await,
+                    None => self.forgotten(client, &handle, self.clock.now()).await,
+                }
             }
             (state, _, _) => self.settled(client, &handle, state, started).await,
         }
     }
 
-    /// Holds a poll until the request is decided, the time is up, a newer poll arrives, or the server
-    /// drains. If the client goes away this future is dropped with its connection, so nothing is
-    /// redeemed for nobody.
+    /// Holds a poll until the request is decided (where it then stands; `None`: the projection has lost
+    /// it), the time is up, a newer poll arrives, or the server drains. If the client goes away this future
+    /// is dropped with its connection, so nothing is redeemed for nobody. What comes after is no waiting
+    /// any more, so the place is given up before.
     async fn wait(
         &self,
-        client: &AuthenticatedClient,
         handle: &Handle,
+        place: HeldPoll,
         number: u64,
         until: Timestamp,
-    ) -> Result<Secret, PollError> {
-        let limit = self.policy.held_polls_per_client;
-        let Some(held) = self.held.hold(&client.id, handle.request_id, limit) else {
-            return Err(PollError::Pending);
-        };
+    ) -> Result<Option<State>, PollError> {
         let mut changes = self.pending.watch(handle.request_id);
         loop {
             let now = self.clock.now();
             let Some(standing) = self.pending.standing(handle.key(), now).await? else {
-                return self.forgotten(client, handle, now).await;
+                return Ok(None);
             };
             if standing.state != State::Pending {
-                return self.settled(client, handle, standing.state, now).await;
+                return Ok(Some(standing.state));
             }
             if now >= until || standing.newest_poll != number {
                 return Err(PollError::Pending);
@@ -116,7 +123,7 @@ impl Services {
             tokio::select! {
                 _ = changes.changed() => {}
                 () = self.clock.sleep_until(next) => {}
-                () = held.replaced.cancelled() => return Err(PollError::Pending),
+                () = place.replaced.cancelled() => return Err(PollError::Pending),
                 () = self.draining.cancelled() => return Err(PollError::Pending),
             }
         }
@@ -125,10 +132,11 @@ impl Services {
     /// The projection knows nothing: the Ledger is asked once.
     async fn forgotten(
         &self,
-        client: &AuthenticatedClient,
+        client: &KnownClient,
         handle: &Handle,
         now: Timestamp,
     ) -> Result<Secret, PollError> {
+        client.confirmed()?;
         match self.ledger.lookup(handle.request_id).await? {
             None => Err(PollError::Expired),
             Some((_, Some(used))) => self.used(used, now),
@@ -142,11 +150,12 @@ impl Services {
     /// The projection says that something was decided.
     async fn settled(
         &self,
-        client: &AuthenticatedClient,
+        client: &KnownClient,
         handle: &Handle,
         state: State,
         now: Timestamp,
     ) -> Result<Secret, PollError> {
+        let client = client.confirmed()?;
         match state {
             State::Approved => self.redeem(client, handle, now).await,
             State::Denied | State::Cancelled | State::Burned => Err(PollError::Denied),

@@ -60,7 +60,8 @@ pub trait PendingRequests: Send + Sync {
     ) -> Result<Reservation, StoreError>;
 
     /// Gives back a slot whose request was not created, so that its key is as good as new. One whose
-    /// request is there after all, or that is somebody else's by now, stays.
+    /// request is there by then, or that is somebody else's, stays. A retry that creates the request in this
+    /// very moment may lose its slot; the caps still hold.
     async fn release(&self, slot: &IdempotencySlot, key: RequestKey) -> Result<(), StoreError>;
 
     /// Stores the request and its job in one atomic write, if the caps allow. A request that is

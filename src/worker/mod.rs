@@ -199,11 +199,12 @@ pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
 
 /// Of all nodes one does it, so that the Ledger is read once every two seconds and not by each of them.
 async fn reconcile_in_turn(services: &Services) -> Result<(), StoreError> {
-    // A little shorter than the pace, so that a node alone never misses its own turn.
-    if services.pending.take_turn(RECONCILE_EVERY * 3 / 4).await? {
-        services.reconcile().await?;
+    // A little shorter than the pace, so that a node alone never misses its own turn. Where nobody can
+    // tell whose turn it is, it is everybody's.
+    match services.pending.take_turn(RECONCILE_EVERY * 3 / 4).await {
+        Ok(false) => Ok(()),
+        Ok(true) | Err(_) => services.reconcile().await.map(drop),
     }
-    Ok(())
 }
 
 /// Until `stop`: takes in new, retired and revoked keys, and makes those that are due. Apart from the

@@ -15,6 +15,7 @@ everywhere!(
     a_held_poll_ends_with_its_request,
     a_newer_poll_ends_the_older_and_neither_is_early,
     a_client_that_hangs_up_loses_nothing,
+    a_client_holds_so_many_polls_and_no_more,
     a_draining_server_answers_held_polls_at_once,
 );
 
@@ -188,13 +189,9 @@ async fn a_client_that_hangs_up_loses_nothing(ground: Ground) {
     assert_eq!(bank.poll(&id).await.status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_holds_so_many_polls_and_no_more() {
-    let app = TestApp::with(
-        Backend::sqlite(),
-        vec![("ciba.held_polls_per_client", "1".into())],
-    )
-    .await;
+async fn a_client_holds_so_many_polls_and_no_more(ground: Ground) {
+    let limit = ("ciba.held_polls_per_client", "1".into());
+    let app = TestApp::on_with(ground, vec![limit]).await;
     let (bank, _, _) = app.cast().await;
     let (first, second) = (bank.start("alice").await, bank.start("alice").await);
     let wait = [("prefer", "wait=30")];
@@ -205,6 +202,8 @@ async fn a_client_holds_so_many_polls_and_no_more() {
             400,
             "authorization_pending",
         );
+        // It was not held, so the next one is too early.
+        assert_oauth_error(&bank.poll_with(&wait, &second).await, 400, "slow_down");
         app.advance(30);
     });
     assert_oauth_error(&held, 400, "authorization_pending");

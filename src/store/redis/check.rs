@@ -1,7 +1,7 @@
 //! Whether the servers are fit for what they are to keep.
 
 use super::Redis;
-use super::failure::is_forbidden;
+use super::failure::{is_forbidden, is_no_cluster};
 use super::router::Router;
 use super::url::Arrangement;
 use crate::domain::{Partition, Timestamp};
@@ -19,7 +19,7 @@ pub enum Unfit {
     #[error(
         "redis.url: no server can be reached; check the address, the password, and that it runs"
     )]
-    Unreachable(#[from] StoreError),
+    Unreachable(#[source] StoreError),
     #[error("redis.url: the server is version {0}; assent needs 7.0 or later")]
     Version(String),
     #[error(
@@ -40,29 +40,74 @@ pub enum Unfit {
     Clock(Duration),
 }
 
+impl From<StoreError> for Unfit {
+    fn from(error: StoreError) -> Self {
+        if is_no_cluster(&error) {
+            Self::IsNoCluster
+        } else {
+            Self::Unreachable(error)
+        }
+    }
+}
+
 impl Redis {
     /// Whether every primary is new enough, keeps what it is given, and shows the right time.
     ///
     /// # Errors
     /// [`Unfit`] says what to change.
     pub async fn check(&self, now: impl Fn() -> Timestamp) -> Result<(), Unfit> {
-        let mut checked = Vec::new();
-        for partition in (0..=u8::MAX).map(Partition) {
-            let Some(address) = self.router.primary_of(partition).await? else {
-                continue;
-            };
-            if checked.contains(&address) {
-                continue;
+        let mut answered = false;
+        let mut trouble = None;
+        for partition in self.one_of_each_primary().await? {
+            match check_primary(&self.router, partition, &now).await {
+                Ok(()) => answered = true,
+                // One that is away is no reason to keep a node from serving the others' people.
+                Err(Unfit::Unreachable(error)) => {
+                    tracing::warn!(%error, partition = partition.0, "a Redis server cannot be reached");
+                    trouble = Some(error);
+                }
+                Err(unfit) => return Err(unfit),
             }
-            check_primary(&self.router, partition, &now).await?;
-            checked.push(address);
         }
-        Ok(())
+        match trouble {
+            Some(error) if !answered => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
-    /// What a server's clock shows.
+    /// What the clock of a primary shows that answers.
+    ///
+    /// # Errors
+    /// None of them does.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
-        time(&self.router, Partition(0)).await
+        let mut trouble =
+            StoreError::Unavailable("no Redis server is in charge of anything".into());
+        for partition in self.one_of_each_primary().await? {
+            match time(&self.router, partition).await {
+                Ok(now) => return Ok(now),
+                Err(error) => trouble = error,
+            }
+        }
+        Err(trouble)
+    }
+
+    /// A partition of each primary that is known.
+    async fn one_of_each_primary(&self) -> Result<Vec<Partition>, StoreError> {
+        let mut seen = Vec::new();
+        let mut partitions = Vec::new();
+        for partition in (0..=u8::MAX).map(Partition) {
+            if let Some(address) = self.router.primary_of(partition).await?
+                && !seen.contains(&address)
+            {
+                seen.push(address);
+                partitions.push(partition);
+            }
+        }
+        if partitions.is_empty() {
+            let nobody = "no Redis server is in charge of anything";
+            return Err(StoreError::Unavailable(nobody.into()));
+        }
+        Ok(partitions)
     }
 }
 
@@ -98,7 +143,6 @@ async fn check_primary(
     }
     let is_cluster = says("cluster_enabled") == "1";
     match router.arrangement() {
-        Arrangement::Cluster { .. } if !is_cluster => return Err(Unfit::IsNoCluster),
         Arrangement::Single(_) | Arrangement::Sentinel { .. } if is_cluster => {
             return Err(Unfit::IsCluster);
         }

@@ -2,6 +2,7 @@
 
 use crate::store::StoreError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a command has no answer.
@@ -15,6 +16,9 @@ pub enum Failure {
     Nobody(u8),
     #[error("{0}")]
     Unreachable(String),
+    /// One failure of many commands.
+    #[error(transparent)]
+    Shared(Arc<Failure>),
 }
 
 impl From<Failure> for StoreError {
@@ -34,12 +38,26 @@ pub fn is_forbidden(error: &StoreError) -> bool {
     }
 }
 
+/// Whether the server was asked as part of a cluster and is none.
+pub fn is_no_cluster(error: &StoreError) -> bool {
+    let StoreError::Unavailable(cause) = error else {
+        return false;
+    };
+    match cause.downcast_ref() {
+        Some(Failure::Redis(error)) => error.to_string().contains("cluster support disabled"),
+        _ => false,
+    }
+}
+
 impl Failure {
     /// Whether another server, or the same one on another connection, may do better.
     pub fn is_worth_another_look(&self) -> bool {
         match self {
             Self::Nobody(_) => true,
+            Self::Shared(failure) => failure.is_worth_another_look(),
             Self::Slow(_) | Self::Unreachable(_) => false,
+            // An old primary that was cut off from its replicas: another may be in charge by now.
+            Self::Redis(error) if error.code() == Some("NOREPLICAS") => true,
             Self::Redis(error) => match error.kind() {
                 ErrorKind::Server(kind) => matches!(
                     kind,
@@ -64,6 +82,7 @@ impl Failure {
                     || error.is_connection_dropped()
                     || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
             }
+            Self::Shared(failure) => failure.breaks_the_connection(),
             Self::Slow(_) | Self::Nobody(_) | Self::Unreachable(_) => false,
         }
     }

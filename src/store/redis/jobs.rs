@@ -2,6 +2,7 @@
 
 use super::keys::Keys;
 use super::pending::millis;
+use super::record::{read_job, write_job};
 use super::router::Router;
 use super::schedule::{Asked, Schedule};
 use super::script::{CLAIM, REPLAY, SETTLE};
@@ -15,6 +16,9 @@ use std::time::Duration;
 
 /// How long people can look at dead jobs, from the last that died in a partition.
 const DEAD_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long a partition is left alone whose server does not answer.
+const PUT_OFF: Duration = Duration::from_secs(1);
 
 /// How much of an error is kept, in characters.
 const ERROR_LEN: usize = 500;
@@ -41,7 +45,7 @@ enum Settlement<'a> {
 }
 
 impl RedisJobQueue {
-    /// Asks every partition when its next job is due.
+    /// Asks every partition when its next job is due. Those that do not answer are asked again next time.
     async fn sweep(&self, asked: &[Asked]) -> Result<(), StoreError> {
         let first = |asked: &Asked| {
             let mut command = redis::cmd("ZRANGE");
@@ -49,14 +53,19 @@ impl RedisJobQueue {
             (asked.partition, command.arg("WITHSCORES").clone())
         };
         let reads: Vec<(Partition, Cmd)> = asked.iter().map(first).collect();
-        let found: Vec<Vec<(String, f64)>> = self.router.ask_all(&reads).await?;
+        let found: Vec<Result<Vec<(String, f64)>, _>> = self.router.ask_all(&reads).await;
+        let mut trouble = None;
         for (asked, first) in asked.iter().zip(found) {
-            let due = first
-                .first()
-                .map(|(_, due)| Timestamp::from_millis(*due as i64));
-            self.schedule.learn(*asked, due);
+            match first {
+                Ok(first) => {
+                    let due = first.first();
+                    let due = due.map(|(_, due)| Timestamp::from_millis(*due as i64));
+                    self.schedule.learn(*asked, due);
+                }
+                Err(error) => trouble = Some(error),
+            }
         }
-        Ok(())
+        trouble.map_or(Ok(()), Err)
     }
 
     async fn claim_in(
@@ -82,6 +91,7 @@ impl RedisJobQueue {
             .map_or(("", &[][..]), |(next, jobs)| (next.as_str(), jobs));
         let next: Option<i64> = next.parse().ok();
         self.schedule.learn(asked, next.map(Timestamp::from_millis));
+        let claimed = |job: &[String]| claimed(job, partition);
         Ok(jobs.chunks(3).filter_map(claimed).collect())
     }
 
@@ -124,12 +134,12 @@ impl RedisJobQueue {
 }
 
 /// A job of a kind we do not know waits under its lease for a node that does.
-fn claimed(job: &[String]) -> Option<ClaimedJob> {
+fn claimed(job: &[String], partition: Partition) -> Option<ClaimedJob> {
     let [id, attempt, payload] = job else {
         return None;
     };
-    match (serde_json::from_str(payload), attempt.parse()) {
-        (Ok(job), Ok(attempt)) => Some(ClaimedJob {
+    match (read_job(id, partition, payload), attempt.parse()) {
+        (Some(job), Ok(attempt)) => Some(ClaimedJob {
             id: id.clone(),
             job,
             attempt,
@@ -150,11 +160,9 @@ impl JobQueue for RedisJobQueue {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<ClaimedJob>, StoreError> {
-        if let Some(asked) = self.schedule.to_sweep(now)
-            && let Err(error) = self.sweep(&asked).await
-        {
-            self.schedule.sweep_soon();
-            return Err(error);
+        let mut trouble = None;
+        if let Some(asked) = self.schedule.to_sweep(now) {
+            trouble = self.sweep(&asked).await.err();
         }
         let limit = limit as usize;
         let mut jobs = Vec::new();
@@ -163,9 +171,23 @@ impl JobQueue for RedisJobQueue {
                 break;
             }
             let room = limit - jobs.len();
-            jobs.extend(self.claim_in(asked, room, now.plus(lease), now).await?);
+            match self.claim_in(asked, room, now.plus(lease), now).await {
+                Ok(claimed) => jobs.extend(claimed),
+                // A server that is away must not keep the others' jobs from being done.
+                Err(error) => {
+                    self.schedule.put_off(asked.partition, now.plus(PUT_OFF));
+                    trouble = Some(error);
+                }
+            }
         }
-        Ok(jobs)
+        match trouble {
+            Some(error) if jobs.is_empty() => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "some partitions' jobs cannot be claimed");
+                Ok(jobs)
+            }
+            None => Ok(jobs),
+        }
     }
 
     async fn ack(&self, claim: &ClaimedJob) -> Result<bool, StoreError> {
@@ -205,16 +227,20 @@ impl JobQueue for RedisJobQueue {
             let mut command = redis::cmd("HGETALL");
             command.arg(self.keys.dead(partition)).clone()
         });
-        let found: Vec<Vec<(String, String)>> = self.router.ask_all(&reads).await?;
+        let found: Vec<Result<Vec<(String, String)>, _>> = self.router.ask_all(&reads).await;
         let mut dead = Vec::new();
-        for (id, text) in found.into_iter().flatten() {
-            let record = read(&id, &text)?;
-            dead.push(DeadJob {
-                id,
-                attempts: record.attempts,
-                dead_at: record.dead_at,
-                error: record.error,
-            });
+        for partition in found {
+            for (id, text) in partition? {
+                match read(&id, &text) {
+                    Ok(record) => dead.push(DeadJob {
+                        id,
+                        attempts: record.attempts,
+                        dead_at: record.dead_at,
+                        error: record.error,
+                    }),
+                    Err(error) => tracing::error!(%error, "a dead job cannot be read"),
+                }
+            }
         }
         dead.sort_by(|a, b| b.dead_at.cmp(&a.dead_at).then_with(|| a.id.cmp(&b.id)));
         dead.truncate(limit as usize);
@@ -226,13 +252,16 @@ impl JobQueue for RedisJobQueue {
             let mut command = redis::cmd("HGET");
             command.arg(self.keys.dead(partition)).arg(id).clone()
         });
-        let found: Vec<Option<String>> = self.router.ask_all(&reads).await?;
-        let Some(text) = found.into_iter().flatten().next() else {
+        let mut found = None;
+        for text in self.router.ask_all::<Option<String>>(&reads).await {
+            found = found.or(text?);
+        }
+        let Some(text) = found else {
             return Ok(false);
         };
         let job = read(id, &text)?.job;
         let partition = job.partition();
-        let payload = serde_json::to_string(&job).expect("a job serialises");
+        let payload = write_job(&job);
         let done: u8 = self
             .router
             .run(partition, |_| {
@@ -260,7 +289,12 @@ impl JobQueue for RedisJobQueue {
             let mut command = redis::cmd("HLEN");
             command.arg(self.keys.dead(partition)).clone()
         }));
-        let counts: Vec<u64> = self.router.ask_all(&reads).await?;
+        let counts: Vec<u64> = self
+            .router
+            .ask_all(&reads)
+            .await
+            .into_iter()
+            .collect::<Result<_, StoreError>>()?;
         let (alive, dead) = counts.split_at(counts.len() / 2);
         Ok(QueueDepth {
             alive: alive.iter().sum(),

@@ -16,17 +16,18 @@ impl Keys {
     }
 
     /// Hash: where a request stands, and the rhythm of its polls. `s` state, `e` expires_at, `i` interval,
-    /// `l` last poll, `n` its number, `h` until when it is held, `c` client, `u` person.
+    /// `l` last poll, `n` its number, `p` its pace, `h` until when it is held, `c` the client's tag, `u`
+    /// person.
     pub fn state(&self, partition: Partition, id: RequestId) -> String {
         self.of(partition, "state", &id.to_string())
     }
 
-    /// String: what was asked, as JSON.
+    /// String: what was asked ([`super::record`]).
     pub fn facts(&self, partition: Partition, id: RequestId) -> String {
         self.of(partition, "facts", &id.to_string())
     }
 
-    /// Sorted set by expires_at: a person's open requests, each the id and then the client.
+    /// Sorted set by expires_at: a person's open requests, each the id and then the client's tag.
     pub fn open(&self, partition: Partition, user: &UserId) -> String {
         self.of(partition, "open", user.as_str())
     }

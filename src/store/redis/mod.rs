@@ -6,8 +6,8 @@
 //!
 //! - A person lives in one of 256 partitions, and so do all keys of their requests: one slot, one node.
 //! - Every change is one script ([`script`]) on one partition: all of it happens, or nothing.
-//! - Every script may be sent twice: a reply that was lost leads to the same answer, never to a second
-//!   effect.
+//! - Every script may be sent twice: a reply that was lost never leads to a second effect. The answer is
+//!   the same, but for `settle`, whose second sending finds the attempt settled.
 //! - Time is an argument. Keys run out by a relative time, so that servers' clocks do not matter.
 //! - An open set holds exactly the requests whose state is `pending` and whose end has not come.
 //! - A job is in `due` exactly as long as it is in `jobs`.
@@ -17,6 +17,7 @@ mod failure;
 mod jobs;
 mod keys;
 mod pending;
+mod record;
 mod replay;
 mod router;
 mod schedule;

@@ -1,6 +1,7 @@
 //! Pending requests in Redis.
 
 use super::keys::Keys;
+use super::record::{read_facts, tag, write_facts, write_job};
 use super::router::Router;
 use super::schedule::Schedule;
 use super::script::{CREATE, POLL, PROJECT, RELEASE, RESERVE};
@@ -51,7 +52,7 @@ impl RedisPendingRequests {
     }
 
     fn facts(&self, key: RequestKey, text: &str) -> Result<Facts, StoreError> {
-        serde_json::from_str(text).map_err(|_| self.corrupt(key, "facts"))
+        read_facts(key, text).ok_or_else(|| self.corrupt(key, "facts"))
     }
 }
 
@@ -116,8 +117,7 @@ impl PendingRequests for RedisPendingRequests {
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError> {
         let facts = &new.facts;
         let RequestKey { partition, id } = facts.key();
-        let text = serde_json::to_string(facts).expect("facts serialise");
-        let job = serde_json::to_string(&new.job).expect("a job serialises");
+        let (text, job) = (write_facts(facts), write_job(&new.job));
         let answer: String = self
             .router
             .run(partition, |_| {
@@ -131,7 +131,7 @@ impl PendingRequests for RedisPendingRequests {
                     ])
                     .arg(now.millis())
                     .arg(id.to_string())
-                    .arg(facts.client_id.as_str())
+                    .arg(tag(&facts.client_id))
                     .arg(facts.user_id.as_str())
                     .arg(facts.expires_at.millis())
                     .arg(ttl(forgotten_at(facts.expires_at), now))
@@ -281,13 +281,17 @@ impl PendingRequests for RedisPendingRequests {
             (key.partition, command)
         };
         let reads: Vec<(Partition, Cmd)> = states.iter().map(stored).collect();
-        let stored: Vec<Option<String>> = self.router.ask_all(&reads).await?;
+        let stored: Vec<Result<Option<String>, _>> = self.router.ask_all(&reads).await;
+        // A server that is away must not keep the others from being told.
+        let mut trouble = None;
         for ((key, state), stored) in states.iter().zip(stored) {
-            if stored.is_some_and(|stored| stored != state.as_str()) {
-                self.project(*key, *state).await?;
-            }
+            let told = match stored {
+                Ok(Some(stored)) if stored != state.as_str() => self.project(*key, *state).await,
+                stored => stored.map(drop),
+            };
+            trouble = trouble.or(told.err());
         }
-        Ok(())
+        trouble.map_or(Ok(()), Err)
     }
 
     async fn take_turn(&self, every: Duration) -> Result<bool, StoreError> {
@@ -332,7 +336,12 @@ impl RedisPendingRequests {
             [(key.partition, facts), (key.partition, state)]
         });
         let reads: Vec<(Partition, Cmd)> = reads.collect();
-        let stored: Vec<Option<String>> = self.router.ask_all(&reads).await?;
+        let stored: Vec<Option<String>> = self
+            .router
+            .ask_all(&reads)
+            .await
+            .into_iter()
+            .collect::<Result<_, StoreError>>()?;
         let mut found = Vec::new();
         for (key, pair) in keys.iter().zip(stored.chunks(2)) {
             let [Some(facts), Some(state)] = pair else {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often every connection shows that it lives, and the sentinels are asked who is in charge.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a look around in vain is believed: one for all who meet the same trouble.
+/// How long a look around is believed: one for all who meet the same trouble.
 const BELIEVE_FOR: Duration = Duration::from_millis(100);
 
 /// The way to the servers. Opening it talks to nobody.
@@ -35,8 +35,8 @@ pub struct Router {
     table: RwLock<Arc<Table>>,
     /// Held by whoever looks around.
     looking: tokio::sync::Mutex<()>,
-    /// Why the last look around that failed did, and until when that is believed.
-    in_vain: Mutex<Option<(Instant, String)>>,
+    /// What came of the last look around, and until when that is believed.
+    looked: Mutex<Option<(Instant, Result<(), String>)>>,
     /// The runtime that connections live on: those of an HTTP worker's would end with it.
     home: Handle,
 }
@@ -44,32 +44,36 @@ pub struct Router {
 /// One attempt's result, and over whose connection it came.
 type Attempt<T> = Result<T, (Failure, Option<Address>)>;
 
+fn is_worth_another_look<T>(attempt: &Attempt<T>) -> bool {
+    matches!(attempt, Err((failure, _)) if failure.is_worth_another_look())
+}
+
 impl Router {
     pub fn new(servers: Servers) -> Self {
         Self {
             servers,
             table: RwLock::default(),
             looking: tokio::sync::Mutex::default(),
-            in_vain: Mutex::default(),
+            looked: Mutex::default(),
             home: Handle::current(),
         }
     }
 
-    /// Runs a script where its partition lives.
+    /// Runs a script where its partition lives. The call is told whether it is sent a second time.
     pub async fn run<T: FromRedisValue>(
         &self,
         partition: Partition,
         call: impl Fn(bool) -> Call,
     ) -> Result<T, StoreError> {
         let table = self.table();
-        let first = match self.run_on(&table, partition, &call(false)).await {
+        let done = match self.run_on(&table, partition, &call(false)).await {
             Err((failure, address)) if failure.is_worth_another_look() => {
                 let table = self.look_around(&table, failure, address).await?;
                 self.run_on(&table, partition, &call(true)).await
             }
             done => done,
         };
-        first.map_err(|(failure, _)| failure.into())
+        done.map_err(|(failure, _)| failure.into())
     }
 
     async fn run_on<T: FromRedisValue>(
@@ -94,61 +98,104 @@ impl Router {
         command: &Cmd,
     ) -> Result<T, StoreError> {
         let table = self.table();
-        let first = match self.attempt(&table, partition, command).await {
+        let done = match self.attempt(&table, partition, command).await {
             Err((failure, address)) if failure.is_worth_another_look() => {
                 let table = self.look_around(&table, failure, address).await?;
                 self.attempt(&table, partition, command).await
             }
             done => done,
         };
-        first.map_err(|(failure, _)| failure.into())
+        done.map_err(|(failure, _)| failure.into())
     }
 
-    /// Sends reads, one pipeline for each server. Answers come in the order of the commands.
+    /// Sends reads, one pipeline for each server. An answer for each, in the order of the commands: where
+    /// one server is out of reach, the others' answers are there all the same.
     pub async fn ask_all<T: FromRedisValue>(
         &self,
         commands: &[(Partition, Cmd)],
-    ) -> Result<Vec<T>, StoreError> {
+    ) -> Vec<Result<T, StoreError>> {
         let table = self.table();
-        let answers = match self.pipelines(&table, commands).await {
-            Err((failure, address)) if failure.is_worth_another_look() => {
-                let table = self.look_around(&table, failure, address).await?;
-                self.pipelines(&table, commands).await
+        let mut answers = self.pipelines(&table, commands, 0..commands.len()).await;
+        let again: Vec<usize> = answers
+            .iter()
+            .enumerate()
+            .filter(|(_, answer)| is_worth_another_look(answer))
+            .map(|(place, _)| place)
+            .collect();
+        if let Some(place) = again.first()
+            && let Err((failure, address)) = std::mem::replace(&mut answers[*place], Ok(Value::Nil))
+        {
+            match self.look_around(&table, failure, address).await {
+                Ok(table) => {
+                    let better = self
+                        .pipelines(&table, commands, again.iter().copied())
+                        .await;
+                    for (place, answer) in again.into_iter().zip(better) {
+                        answers[place] = answer;
+                    }
+                }
+                Err(error) => {
+                    answers[*place] = Err((Failure::Unreachable(error.to_string()), None));
+                }
             }
-            done => done,
-        };
+        }
         answers
-            .map_err(|(failure, _)| StoreError::from(failure))?
             .into_iter()
-            .map(|value| redis::from_redis_value(value).map_err(RedisError::from))
-            .map(|value| value.map_err(|error| Failure::Redis(error).into()))
+            .map(|answer| {
+                let value = answer.map_err(|(failure, _)| failure)?;
+                redis::from_redis_value(value)
+                    .map_err(|error| Failure::Redis(RedisError::from(error)).into())
+            })
             .collect()
     }
 
-    async fn pipelines(&self, table: &Table, commands: &[(Partition, Cmd)]) -> Attempt<Vec<Value>> {
+    /// The answers to the commands at these places.
+    async fn pipelines(
+        &self,
+        table: &Table,
+        commands: &[(Partition, Cmd)],
+        places: impl Iterator<Item = usize>,
+    ) -> Vec<Attempt<Value>> {
+        let mut answers = Vec::new();
         let mut by_node: HashMap<&Address, (Pipeline, Vec<usize>)> = HashMap::new();
-        for (place, (partition, command)) in commands.iter().enumerate() {
-            let address = table
-                .primary(*partition)
-                .map_err(|failure| (failure, None))?;
-            let (pipeline, places) = by_node.entry(address).or_default();
-            pipeline.add_command(command.clone());
-            places.push(place);
-        }
-        let mut answers = vec![Value::Nil; commands.len()];
-        for (address, (pipeline, places)) in by_node {
-            let failed = |failure| (failure, Some(address.clone()));
-            let mut connection = table.connection(address).map_err(failed)?;
-            let sent = pipeline.query_async::<Vec<Value>>(&mut connection);
-            let values = timeout(self.servers.attempt, sent)
-                .await
-                .map_err(|_| failed(Failure::Slow(self.servers.attempt)))?
-                .map_err(|error| failed(error.into()))?;
-            for (place, value) in places.into_iter().zip(values) {
-                answers[place] = value;
+        for (at, place) in places.enumerate() {
+            let (partition, command) = &commands[place];
+            match table.primary(*partition) {
+                Ok(address) => {
+                    let (pipeline, ats) = by_node.entry(address).or_default();
+                    pipeline.add_command(command.clone());
+                    ats.push(at);
+                    answers.push(Ok(Value::Nil));
+                }
+                Err(failure) => answers.push(Err((failure, None))),
             }
         }
-        Ok(answers)
+        for (address, (mut pipeline, ats)) in by_node {
+            pipeline.ignore_errors();
+            let sent = async {
+                let mut connection = table.connection(address)?;
+                let sent = pipeline.query_async::<Vec<Value>>(&mut connection);
+                let slow = || Failure::Slow(self.servers.attempt);
+                let values = timeout(self.servers.attempt, sent).await;
+                Ok::<_, Failure>(values.map_err(|_| slow())??)
+            };
+            match sent.await {
+                Ok(values) => {
+                    for (at, value) in ats.into_iter().zip(values) {
+                        let failed = |error: RedisError| (error.into(), Some(address.clone()));
+                        answers[at] = value.extract_error().map_err(failed);
+                    }
+                }
+                Err(failure) => {
+                    let failure = Arc::new(failure);
+                    for at in ats {
+                        let shared = Failure::Shared(failure.clone());
+                        answers[at] = Err((shared, Some(address.clone())));
+                    }
+                }
+            }
+        }
+        answers
     }
 
     async fn attempt<T: FromRedisValue>(
@@ -219,23 +266,28 @@ impl Router {
         if current.generation != seen.generation {
             return Ok(current);
         }
-        if let Some(trouble) = self.lately_in_vain() {
-            return Err(Failure::Unreachable(trouble));
+        match self.looked_lately() {
+            Some(Err(trouble)) => return Err(Failure::Unreachable(trouble)),
+            // Who is in charge was seen a moment ago; but a wire that broke since has to be mended.
+            Some(Ok(())) if broken.is_none() => return Ok(current),
+            Some(Ok(())) | None => {}
         }
-        let table = TokioContext::new(self.servers.find(&current, broken), self.home.clone()).await;
-        let table = Arc::new(table.inspect_err(|failure| {
-            let mut in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
-            *in_vain = Some((now() + BELIEVE_FOR, failure.to_string()));
-        })?);
+        let found = self.servers.find(&current, broken);
+        let table = TokioContext::new(found, self.home.clone()).await;
+        let result = table.as_ref().map(drop).map_err(ToString::to_string);
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        *looked = Some((now() + BELIEVE_FOR, result));
+        drop(looked);
+        let table = Arc::new(table?);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
         Ok(table)
     }
 
-    /// Why somebody else looked in vain a moment ago.
-    fn lately_in_vain(&self) -> Option<String> {
-        let in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, trouble) = in_vain.as_ref()?;
-        (now() < *until).then(|| trouble.clone())
+    /// What somebody else found out a moment ago.
+    fn looked_lately(&self) -> Option<Result<(), String>> {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, result) = looked.as_ref()?;
+        (now() < *until).then(|| result.clone())
     }
 
     /// A connection of its own to some primary, whose pushes go to `sender`.
@@ -243,7 +295,7 @@ impl Router {
         &self,
         turn: usize,
         sender: tokio::sync::mpsc::UnboundedSender<redis::PushInfo>,
-    ) -> Result<MultiplexedConnection, StoreError> {
+    ) -> Result<(Address, MultiplexedConnection), StoreError> {
         let nobody = Failure::Unreachable("no server is known yet".into());
         let mut addresses = self.connected();
         if addresses.is_empty() {
@@ -256,7 +308,13 @@ impl Router {
             .ok_or_else(|| Failure::Unreachable("no server is known".into()))?;
         let info = self.servers.url.data_node(address).map_err(Failure::from)?;
         let config = AsyncConnectionConfig::new().set_push_sender(sender);
-        Ok(self.servers.connect_with(&info, config).await?)
+        let connection = self.servers.connect_with(&info, config).await?;
+        Ok((address.clone(), connection))
+    }
+
+    /// Whether a server is a primary that this node is connected to.
+    pub fn is_connected(&self, address: &Address) -> bool {
+        self.table().nodes.contains_key(address)
     }
 
     /// Until `stop`: sees to it that every connection leads to a server that lives and is in charge.

@@ -49,6 +49,14 @@ impl Schedule {
         entry.due = Some(entry.due.map_or(due, |known| known.min(due)));
     }
 
+    /// Its server does not answer: not before `until`.
+    pub fn put_off(&self, partition: Partition, until: Timestamp) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = &mut inner.partitions[usize::from(partition.0)];
+        entry.notes += 1;
+        entry.due = Some(until);
+    }
+
     /// What is due, the most overdue first.
     pub fn due(&self, now: Timestamp) -> Vec<Asked> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +84,9 @@ impl Schedule {
     /// All partitions, if it is time to ask about them; whoever gets them asks.
     pub fn to_sweep(&self, now: Timestamp) -> Option<Vec<Asked>> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.swept_at.is_some_and(|at| now.since(at) < SWEEP_EVERY) {
+        // A clock that was set back must not keep it from sweeping.
+        let lately = |at: Timestamp| now >= at && now.since(at) < SWEEP_EVERY;
+        if inner.swept_at.is_some_and(lately) {
             return None;
         }
         inner.swept_at = Some(now);

@@ -4,9 +4,10 @@ use super::failure::Failure;
 use super::keys::slot_of;
 use super::url::{Address, Arrangement, RedisUrl, address};
 use crate::domain::Partition;
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, TlsCertificates, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -68,19 +69,18 @@ impl Servers {
                 self.ask_cluster(&asked, usable).await?
             }
         };
+        let addresses: HashSet<&Address> = primaries.iter().flatten().collect();
+        // All at once: several that do not answer must not keep what the others have to say.
+        let connections = addresses
+            .into_iter()
+            .map(|address| self.reach(address, usable(address)));
+        let connections = join_all(connections);
         let mut nodes = HashMap::new();
         let mut trouble = None;
-        for address in primaries.iter().flatten() {
-            if nodes.contains_key(address) {
-                continue;
-            }
-            let connection = match usable(address) {
-                Some(connection) => Ok(connection),
-                None => self.connect(&self.url.data_node(address)?).await,
-            };
+        for connection in connections.await {
             match connection {
-                Ok(connection) => {
-                    nodes.insert(address.clone(), connection);
+                Ok((address, connection)) => {
+                    nodes.insert(address, connection);
                 }
                 // The other servers go on: only its own partitions are out of reach.
                 Err(failure) => trouble = Some(failure),
@@ -96,20 +96,39 @@ impl Servers {
         }
     }
 
-    /// Whom the first sentinel that answers names.
+    /// A server, over the connection there is or a new one.
+    async fn reach(
+        &self,
+        address: &Address,
+        kept: Option<MultiplexedConnection>,
+    ) -> Result<(Address, MultiplexedConnection), Failure> {
+        let connection = match kept {
+            Some(connection) => connection,
+            None => self.connect(&self.url.data_node(address)?).await?,
+        };
+        Ok((address.clone(), connection))
+    }
+
+    /// Whom most of the sentinels name that answer: one that was cut off with an old primary still names
+    /// that one.
     pub async fn ask_sentinels(
         &self,
         sentinels: &[Address],
         service: &str,
     ) -> Result<Address, Failure> {
+        let asked = sentinels
+            .iter()
+            .map(|sentinel| self.ask_sentinel(sentinel, service));
         let mut trouble = Failure::Unreachable("there are no sentinels".into());
-        for sentinel in sentinels {
-            match self.ask_sentinel(sentinel, service).await {
-                Ok(address) => return Ok(address),
+        let mut named: HashMap<Address, usize> = HashMap::new();
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(address) => *named.entry(address).or_default() += 1,
                 Err(failure) => trouble = failure,
             }
         }
-        Err(trouble)
+        let most = named.into_iter().max_by_key(|(_, votes)| *votes);
+        most.map(|(address, _)| address).ok_or(trouble)
     }
 
     async fn ask_sentinel(&self, sentinel: &Address, service: &str) -> Result<Address, Failure> {
@@ -175,7 +194,8 @@ impl Servers {
         };
         let config = config
             .set_connection_timeout(Some(self.attempt))
-            .set_response_timeout(Some(self.attempt));
+            // Whoever sends something waits no longer than it wants, and does not call it a broken wire.
+            .set_response_timeout(None);
         Ok(client
             .get_multiplexed_async_connection_with_config(&config)
             .await?)

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the subscription shows that it lives.
 const PING_EVERY: Duration = Duration::from_millis(500);
+/// How long it may take to.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The node that made a job does it at once; the others look this much later.
@@ -76,16 +78,16 @@ impl Listener {
 
     async fn listen(&self, turn: usize, now: &impl Fn() -> Timestamp) -> Result<(), StoreError> {
         let unavailable = |error| StoreError::Unavailable(Box::new(error));
+        let silent = || StoreError::Unavailable("the subscription does not answer".into());
         let (sender, mut pushes) = unbounded_channel();
-        let mut connection = self.router.listen(turn, sender).await?;
-        connection
-            .subscribe(self.keys.channel())
-            .await
-            .map_err(unavailable)?;
+        let (address, mut connection) = self.router.listen(turn, sender).await?;
+        let subscribed = timeout(ANSWER_WITHIN, connection.subscribe(self.keys.channel())).await;
+        subscribed.map_err(|_| silent())?.map_err(unavailable)?;
         // Whatever was said while nobody listened here.
         self.waiters.wake_all();
         self.schedule.sweep_soon();
-        loop {
+        // A server that lives but is not one of ours any more hears nothing of the others.
+        while self.router.is_connected(&address) {
             match timeout(PING_EVERY, pushes.recv()).await {
                 Ok(Some(push)) if push.kind == PushKind::Disconnection => return Ok(()),
                 Ok(Some(push)) => self.hear(&push, now),
@@ -93,10 +95,12 @@ impl Listener {
                 Err(_) => {
                     let ping = redis::cmd("PING");
                     let pong = ping.query_async::<redis::Value>(&mut connection);
-                    pong.await.map_err(unavailable)?;
+                    let pong = timeout(ANSWER_WITHIN, pong).await;
+                    pong.map_err(|_| silent())?.map_err(unavailable)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn hear(&self, push: &PushInfo, now: &impl Fn() -> Timestamp) {

@@ -7,6 +7,7 @@ use crate::support::process::pause;
 use crate::support::{Backend, Ground, RedisServers, TestApp, approve, assert_oauth_error, show};
 use assent::domain::Decision;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -58,6 +59,8 @@ async fn without_the_database_pending_polls_go_on() {
     assert_eq!(ready.status, 503);
 
     cluster.script("start");
+    // Who is known from before alone gets no tokens by that, although the database is there again.
+    assert_unavailable(&bank.poll(&approved).await);
     app.advance(10);
     approve(&phone, &pending).await;
     for id in [&pending, &approved] {
@@ -124,6 +127,26 @@ async fn without_redis_nothing_is_skipped() {
     for id in [&pending, &approved] {
         assert_eq!(bank.poll(id).await.status, 200);
     }
+}
+
+/// Requests that never come to their end keep nobody out.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_no_body_takes_no_place() {
+    let limit = ("server.max_in_progress", "8".into());
+    let app = TestApp::with(Backend::sqlite(), vec![limit]).await;
+    let (bank, _, _) = app.cast().await;
+    let address = app.url.trim_start_matches("http://");
+    let head = "POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\n";
+    let mut begun = Vec::new();
+    for _ in 0..16 {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        begun.push(stream);
+    }
+    pause(200).await;
+    let id = bank.start("alice").await;
+    assert_oauth_error(&bank.poll(&id).await, 400, "authorization_pending");
 }
 
 /// More than the node can do: what begins is refused, what decides gets through.

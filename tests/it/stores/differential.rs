@@ -55,8 +55,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => 1_000_u64..8_000,
         2 => 8_000_u64..70_000,
         1 => Just(600_000_u64),
-        // Just before and at the end of an interval, less the tolerance.
-        4 => prop_oneof![Just(4_499_u64), Just(4_500), Just(9_499), Just(9_500)],
     ];
     let hold = proptest::option::of(1_000_u64..30_000);
     let step = prop_oneof![
@@ -73,7 +71,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => request.prop_map(Step::ReplayDead),
         2 => (0_u8..3, 1_u64..20_000).prop_map(|(what, lifetime)| Step::FirstUse { what, lifetime }),
     ];
-    proptest::collection::vec(step, 1..60)
+    // A client that keeps the rhythm, or nearly: just before and at the end of an interval, less the
+    // tolerance.
+    let gap = prop_oneof![Just(4_499_u64), Just(4_500), Just(9_499), Just(9_500)];
+    let ordinary = |request| Step::Poll {
+        request,
+        replaces: false,
+        hold: None,
+    };
+    // And one that hammers until its interval grows no more.
+    let gaps = prop_oneof![
+        4 => proptest::collection::vec(gap, 1..4),
+        1 => Just(vec![10; 15]),
+    ];
+    let rhythm = (0_u32..6, gaps).prop_map(move |(request, gaps)| {
+        let beat = |gap| [Step::Wait(gap), ordinary(request)];
+        let first = [Step::Create(request), ordinary(request)];
+        let beats = gaps.into_iter().flat_map(beat);
+        first.into_iter().chain(beats).collect()
+    });
+    let piece = prop_oneof![9 => step.prop_map(|step| vec![step]), 1 => rhythm];
+    proptest::collection::vec(piece, 1..50).prop_map(|pieces| pieces.concat())
 }
 
 /// What the domain makes of the same steps.

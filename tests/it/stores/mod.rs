@@ -11,6 +11,7 @@ mod enrolments;
 mod issuances;
 mod jobs;
 mod ledger;
+mod lost_shard;
 mod pending;
 mod projection;
 mod redis_records;

@@ -1,7 +1,7 @@
 #!lua
 -- Stores a request with its job, if the caps allow. A request that is there already is left alone.
 -- KEYS: state, facts, open, due, jobs
--- ARGV: now, id, client, user, expires_at, ttl, per_client, per_user, interval, facts, job id, job,
+-- ARGV: now, id, tag of the client, user, expires_at, ttl, per_client, per_user, interval, facts, job id, job,
 --       channel, wake
 if redis.call('EXISTS', KEYS[1]) == 1 then
     return 'yes'

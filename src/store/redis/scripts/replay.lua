@@ -3,7 +3,7 @@
 -- KEYS: due, jobs, dead
 -- ARGV: id, now, payload
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 0 then
-    return 0
+    return redis.call('HEXISTS', KEYS[2], ARGV[1])
 end
 redis.call('HSET', KEYS[2], ARGV[1], '0 ' .. ARGV[3])
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])

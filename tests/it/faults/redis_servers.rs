@@ -55,7 +55,10 @@ async fn a_cluster_replaces_a_dead_primary_and_moves_slots() {
     let first = cluster.owner(0, &cluster.servers[0]);
     let last = cluster.owner(16_383, first);
     assert_ne!(first.port, last.port);
-    cluster.reshard(2, first, last);
+    first.cli(&["set", "{22179}:key", "value"]);
+    assert_eq!(cluster.slots_with("key", first), [1].into());
+    cluster.move_slot(1, first, last);
+    assert_eq!(last.cli(&["get", "{22179}:key"]).trim(), "value");
     eventually("all know of the move", || {
         cluster.owner(1, &cluster.servers[5]).port == last.port
     })

@@ -2,6 +2,7 @@
 
 use super::process::pause;
 use assent::clock::{Clock as _, SystemClock};
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::net::TcpStream;
 use std::ops::Deref;
@@ -13,8 +14,6 @@ use tempfile::TempDir;
 
 /// How long servers may take to find themselves again.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The slots of a cluster.
-const SLOTS: u16 = 16_384;
 
 /// Servers that `scripts/redis` started. Dropped, they end.
 pub struct Servers {
@@ -213,22 +212,38 @@ impl RedisCluster {
         self.owner(slot, asked)
     }
 
-    /// Moves so many slots from one primary to another, with the keys in them.
-    pub fn reshard(&self, count: u16, from: &RedisServer, to: &RedisServer) {
+    /// Moves one slot from one primary to another, with the keys in it.
+    pub fn move_slot(&self, slot: u16, from: &RedisServer, to: &RedisServer) {
+        let slot = slot.to_string();
         let id = |server: &RedisServer| server.cli(&["cluster", "myid"]).trim().to_owned();
-        let count = count.min(SLOTS).to_string();
-        run(Command::new("redis-cli").args([
-            "--cluster",
-            "reshard",
-            &from.address(),
-            "--cluster-from",
-            &id(from),
-            "--cluster-to",
-            &id(to),
-            "--cluster-slots",
-            &count,
-            "--cluster-yes",
-        ]));
+        let (source, target) = (id(from), id(to));
+        to.cli(&["cluster", "setslot", &slot, "importing", &source]);
+        from.cli(&["cluster", "setslot", &slot, "migrating", &target]);
+        loop {
+            let keys = from.cli(&["cluster", "getkeysinslot", &slot, "100"]);
+            let keys: Vec<&str> = keys.split_whitespace().collect();
+            if keys.is_empty() {
+                break;
+            }
+            let port = to.port.to_string();
+            let migrate = ["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
+            from.cli(&[&migrate[..], &keys].concat());
+        }
+        for server in [to, from] {
+            server.cli(&["cluster", "setslot", &slot, "node", &target]);
+        }
+    }
+
+    /// The slots of a primary that hold keys with these words in their names.
+    pub fn slots_with(&self, words: &str, primary: &RedisServer) -> BTreeSet<u16> {
+        let keys = primary.cli(&["keys", &format!("*{words}*")]);
+        // Only what stands in braces says which slot it is.
+        let tags: BTreeSet<&str> = keys
+            .lines()
+            .filter_map(|key| Some(key.split_once('{')?.1.split_once('}')?.0))
+            .collect();
+        let slot = |tag| primary.cli(&["cluster", "keyslot", tag]).trim().parse();
+        tags.into_iter().map(|tag| slot(tag).unwrap()).collect()
     }
 }
 

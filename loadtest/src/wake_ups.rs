@@ -121,7 +121,7 @@ async fn round(
     while let Some(ended) = held.join_next().await {
         let (number, heard, answer) = ended?;
         let (sent, answered) = decided[number];
-        all.push(answer.map_err(Into::into).and_then(|answer| {
+        all.push(answer.and_then(|answer| {
             let has_tokens = answer.status == 200 && answer.json()["id_token"].is_string();
             anyhow::ensure!(
                 has_tokens && heard > sent,

@@ -1,11 +1,6 @@
 //! The harness works, and says so when the server does not. Needs the server beside it, as
 //! `cargo test --workspace` builds it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that meets the unexpected should stop"
-)]
-
 use serde_json::Value;
 use std::process::{Command, Output};
 
@@ -45,22 +40,22 @@ fn said(output: &Output) -> String {
 }
 
 fn report(command: &mut Command) -> Value {
-    let output = command.arg("--json").output().expect("it runs");
+    let output = command.arg("--json").output().expect("the harness runs");
     assert!(output.status.success(), "{}", said(&output));
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
 
 fn is_above_zero(value: &Value) -> bool {
-    value.as_f64().unwrap() > 0.0
+    value.as_f64().expect("a number") > 0.0
 }
 
 /// Each operation on SQLite, and on what a further argument names.
 fn measures_every_operation(argument: &str, url: &str) -> Vec<Value> {
     let report = report(harness().args([argument, url]));
-    let arrangements = report["arrangements"].as_array().unwrap();
+    let arrangements = report["arrangements"].as_array().expect("a list");
     assert_eq!(arrangements.len(), 2);
     for arrangement in arrangements {
-        let rows = arrangement["rows"].as_array().unwrap();
+        let rows = arrangement["rows"].as_array().expect("a list");
         assert_eq!(rows.len(), 5);
         for row in rows {
             assert_eq!(
@@ -70,7 +65,7 @@ fn measures_every_operation(argument: &str, url: &str) -> Vec<Value> {
             assert!(is_above_zero(&row["server_us"]), "{row}");
         }
     }
-    arrangements[1]["rows"].as_array().unwrap().clone()
+    arrangements[1]["rows"].as_array().expect("a list").clone()
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! The push gateways that the settings name.
+
+use super::settings;
+use crate::config::{self, ApnsEnvironment, Config};
+use crate::crypto::jose::SigningKey;
+use crate::domain::{AppId, SignatureAlgorithm};
+use crate::outbound::Outbound;
+use crate::push::apns::{ApnsSettings, PRODUCTION, SANDBOX};
+use crate::push::{Apns, PushRouter};
+use anyhow::Context as _;
+
+/// `None`: the settings name none.
+pub fn open(config: &Config) -> anyhow::Result<Option<PushRouter>> {
+    let mut router = PushRouter::default();
+    if !config.push.apns.is_empty() {
+        let outbound = Outbound::over_http2(settings::outbound_policy(config)?)?;
+        for set in &config.push.apns {
+            let apns = apns(set, &outbound).context("push.apns")?;
+            router.apns.add(app_id("push.apns", &set.app_id)?, apns);
+        }
+    }
+    Ok((!router.is_empty()).then_some(router))
+}
+
+/// The gateways by name, after opening all of them.
+pub fn names(config: &Config) -> anyhow::Result<Vec<String>> {
+    open(config)?;
+    let apns = config.push.apns.iter();
+    Ok(apns.map(|set| format!("APNs ({})", set.topic)).collect())
+}
+
+fn apns(set: &config::Apns, outbound: &Outbound) -> anyhow::Result<Apns> {
+    let pem = read("key_file", &set.key_file)?;
+    let key = SigningKey::from_pem(&pem, &set.key_id, SignatureAlgorithm::Es256)
+        .with_context(|| format!("{} is not a P-256 key as Apple hands it out", set.key_file))?;
+    let apples = match set.environment {
+        ApnsEnvironment::Production => PRODUCTION,
+        ApnsEnvironment::Sandbox => SANDBOX,
+    };
+    let settings = ApnsSettings {
+        base_url: base_url(set.base_url.as_deref(), apples, outbound)?,
+        team_id: set.team_id.clone(),
+        key,
+        topic: set.topic.clone(),
+    };
+    Ok(Apns::new(settings, outbound.clone()))
+}
+
+fn app_id(key: &str, app_id: &Option<String>) -> anyhow::Result<Option<AppId>> {
+    let parse = |text: &String| {
+        AppId::parse(text)
+            .with_context(|| format!("{key}: app_id must have 1 to 255 visible ASCII characters"))
+    };
+    app_id.as_ref().map(parse).transpose()
+}
+
+/// Where a gateway is, without a slash at the end.
+fn base_url(set: Option<&str>, default: &str, outbound: &Outbound) -> anyhow::Result<String> {
+    let url = set.unwrap_or(default).trim_end_matches('/');
+    outbound.check_url(url).context("base_url")?;
+    Ok(url.to_owned())
+}
+
+fn read(key: &str, file: &str) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("{key}: cannot read {file}"))
+}

@@ -3,10 +3,11 @@
 use super::settings;
 use crate::config::{self, ApnsEnvironment, Config};
 use crate::crypto::jose::SigningKey;
-use crate::domain::{AppId, SignatureAlgorithm};
+use crate::domain::{AppId, Secret, SignatureAlgorithm};
 use crate::outbound::Outbound;
 use crate::push::apns::{ApnsSettings, PRODUCTION, SANDBOX};
-use crate::push::{Apns, PushRouter};
+use crate::push::fcm::{GOOGLES, ServiceAccount};
+use crate::push::{Apns, Fcm, PushRouter};
 use anyhow::Context as _;
 
 /// `None`: the settings name none.
@@ -19,6 +20,13 @@ pub fn open(config: &Config) -> anyhow::Result<Option<PushRouter>> {
             router.apns.add(app_id("push.apns", &set.app_id)?, apns);
         }
     }
+    if !config.push.fcm.is_empty() {
+        let outbound = settings::outbound(config)?;
+        for set in &config.push.fcm {
+            let fcm = fcm(set, &outbound).context("push.fcm")?;
+            router.fcm.add(app_id("push.fcm", &set.app_id)?, fcm);
+        }
+    }
     Ok((!router.is_empty()).then_some(router))
 }
 
@@ -26,7 +34,10 @@ pub fn open(config: &Config) -> anyhow::Result<Option<PushRouter>> {
 pub fn names(config: &Config) -> anyhow::Result<Vec<String>> {
     open(config)?;
     let apns = config.push.apns.iter();
-    Ok(apns.map(|set| format!("APNs ({})", set.topic)).collect())
+    let apns = apns.map(|set| format!("APNs ({})", set.topic));
+    let fcm = config.push.fcm.iter();
+    let fcm = fcm.map(|set| format!("FCM ({})", set.service_account_file));
+    Ok(apns.chain(fcm).collect())
 }
 
 fn apns(set: &config::Apns, outbound: &Outbound) -> anyhow::Result<Apns> {
@@ -44,6 +55,16 @@ fn apns(set: &config::Apns, outbound: &Outbound) -> anyhow::Result<Apns> {
         topic: set.topic.clone(),
     };
     Ok(Apns::new(settings, outbound.clone()))
+}
+
+fn fcm(set: &config::Fcm, outbound: &Outbound) -> anyhow::Result<Fcm> {
+    let file = &set.service_account_file;
+    let text = Secret::new(read("service_account_file", file)?);
+    let account = ServiceAccount::parse(text.expose()).with_context(|| file.clone())?;
+    let token_uri = outbound.check_url(&account.token_uri);
+    token_uri.with_context(|| format!("token_uri in {file}"))?;
+    let base_url = base_url(set.base_url.as_deref(), GOOGLES, outbound)?;
+    Ok(Fcm::new(account, &base_url, outbound.clone()))
 }
 
 fn app_id(key: &str, app_id: &Option<String>) -> anyhow::Result<Option<AppId>> {

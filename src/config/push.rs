@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 pub struct Push {
     #[serde(default)]
     pub apns: Vec<Apns>,
+    #[serde(default)]
+    pub fcm: Vec<Fcm>,
 }
 
 /// Credentials for the phones with one app.
@@ -35,10 +37,22 @@ pub enum ApnsEnvironment {
     Sandbox,
 }
 
+/// Credentials for the phones of one Firebase project.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fcm {
+    /// `None`: for devices that name no other.
+    pub app_id: Option<String>,
+    pub service_account_file: String,
+    /// Instead of Google's.
+    pub base_url: Option<String>,
+}
+
 impl Push {
     /// Whether each device has at most one set of credentials.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        one_each("push.apns", self.apns.iter().map(|set| &set.app_id))
+        one_each("push.apns", self.apns.iter().map(|set| &set.app_id))?;
+        one_each("push.fcm", self.fcm.iter().map(|set| &set.app_id))
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod provider_token;
 
-use super::{PushMessage, PushOutcome, Reason, no_answer};
+use super::{PushMessage, PushOutcome, Reason, later, no_answer};
 use crate::crypto::jose::SigningKey;
 use crate::domain::{Secret, Timestamp};
 use crate::outbound::{Outbound, OutboundRequest, OutboundResponse};
@@ -170,11 +170,7 @@ impl Apns {
             },
             (500..=599, reason) => {
                 let known = ["InternalServerError", "ServiceUnavailable", "Shutdown"];
-                let reason = reason_if(known.contains(&reason));
-                match until() {
-                    Some(until) => PushOutcome::Throttled { reason, until },
-                    None => PushOutcome::Retry { reason },
-                }
+                later(reason_if(known.contains(&reason)), until())
             }
             // Whoever redirects us or answers otherwise is not the gateway.
             _ => PushOutcome::Misconfigured { reason: unknown() },

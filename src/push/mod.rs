@@ -1,10 +1,12 @@
 //! Waking a phone. A push is the wake-up, never the truth: it carries a reference and nothing else.
 
 pub mod apns;
+pub mod fcm;
 pub mod recorder;
 pub mod router;
 
 pub use apns::Apns;
+pub use fcm::Fcm;
 pub use recorder::PushRecorder;
 pub use router::PushRouter;
 
@@ -117,6 +119,14 @@ impl Reason {
 #[async_trait]
 pub trait PushSender: Send + Sync {
     async fn send(&self, device: &Device, message: &PushMessage, now: Timestamp) -> PushOutcome;
+}
+
+/// To be tried again: when the gateway says, or as we see fit.
+fn later(reason: Reason, until: Option<Timestamp>) -> PushOutcome {
+    match until {
+        Some(until) => PushOutcome::Throttled { reason, until },
+        None => PushOutcome::Retry { reason },
+    }
 }
 
 /// A gateway that could not be asked. Only its address can be wrong for good.

@@ -1,6 +1,6 @@
 //! Which gateway wakes a device: by its platform, and by its app where a server wakes several.
 
-use super::{Apns, PushMessage, PushOutcome, PushSender, Reason};
+use super::{Apns, Fcm, PushMessage, PushOutcome, PushSender, Reason};
 use crate::domain::device::Platform;
 use crate::domain::{AppId, Device, Timestamp};
 use async_trait::async_trait;
@@ -9,6 +9,7 @@ use async_trait::async_trait;
 #[derive(Default)]
 pub struct PushRouter {
     pub apns: Apps<Apns>,
+    pub fcm: Apps<Fcm>,
 }
 
 /// One gateway's credentials, app by app.
@@ -51,7 +52,7 @@ impl<G> Apps<G> {
 
 impl PushRouter {
     pub fn is_empty(&self) -> bool {
-        self.apns.is_empty()
+        self.apns.is_empty() && self.fcm.is_empty()
     }
 }
 
@@ -67,7 +68,11 @@ impl PushSender for PushRouter {
                 Some(apns) => apns.send(target, message, now).await,
                 None => nobody(&self.apns),
             },
-            Platform::Fcm | Platform::WebPush | Platform::None => PushOutcome::Unreachable,
+            Platform::Fcm => match self.fcm.choose(app_id) {
+                Some(fcm) => fcm.send(target, message, now).await,
+                None => nobody(&self.fcm),
+            },
+            Platform::WebPush | Platform::None => PushOutcome::Unreachable,
         }
     }
 }

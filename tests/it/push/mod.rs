@@ -2,6 +2,9 @@
 
 mod apns;
 mod fake_apns;
+mod fake_fcm;
+mod fcm;
+mod http1;
 mod outcomes;
 
 use crate::support::house::new_device;

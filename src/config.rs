@@ -4,7 +4,7 @@ mod keys;
 mod push;
 
 pub use keys::Keys;
-pub use push::{Apns, ApnsEnvironment, Fcm, Push};
+pub use push::{Apns, ApnsEnvironment, Fcm, Push, WebPush};
 
 use crate::domain::{Secret, SignatureAlgorithm};
 use serde::Deserialize;

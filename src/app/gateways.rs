@@ -7,7 +7,8 @@ use crate::domain::{AppId, Secret, SignatureAlgorithm};
 use crate::outbound::Outbound;
 use crate::push::apns::{ApnsSettings, PRODUCTION, SANDBOX};
 use crate::push::fcm::{GOOGLES, ServiceAccount};
-use crate::push::{Apns, Fcm, PushRouter};
+use crate::push::web_push::WebPushSettings;
+use crate::push::{Apns, Fcm, PushRouter, WebPush};
 use anyhow::Context as _;
 
 /// `None`: the settings name none.
@@ -27,17 +28,22 @@ pub fn open(config: &Config) -> anyhow::Result<Option<PushRouter>> {
             router.fcm.add(app_id("push.fcm", &set.app_id)?, fcm);
         }
     }
+    if let Some(set) = &config.push.web_push {
+        router.web_push = Some(web_push(set, config).context("push.web_push")?);
+    }
     Ok((!router.is_empty()).then_some(router))
 }
 
 /// The gateways by name, after opening all of them.
 pub fn names(config: &Config) -> anyhow::Result<Vec<String>> {
-    open(config)?;
+    let router = open(config)?;
     let apns = config.push.apns.iter();
     let apns = apns.map(|set| format!("APNs ({})", set.topic));
     let fcm = config.push.fcm.iter();
     let fcm = fcm.map(|set| format!("FCM ({})", set.service_account_file));
-    Ok(apns.chain(fcm).collect())
+    let web_push = router.and_then(|router| router.web_push);
+    let web_push = web_push.map(|it| format!("Web Push (public key {})", it.public_key()));
+    Ok(apns.chain(fcm).chain(web_push).collect())
 }
 
 fn apns(set: &config::Apns, outbound: &Outbound) -> anyhow::Result<Apns> {
@@ -65,6 +71,19 @@ fn fcm(set: &config::Fcm, outbound: &Outbound) -> anyhow::Result<Fcm> {
     token_uri.with_context(|| format!("token_uri in {file}"))?;
     let base_url = base_url(set.base_url.as_deref(), GOOGLES, outbound)?;
     Ok(Fcm::new(account, &base_url, outbound.clone()))
+}
+
+fn web_push(set: &config::WebPush, config: &Config) -> anyhow::Result<WebPush> {
+    let file = &set.vapid_key_file;
+    let pem = Secret::new(read("vapid_key_file", file)?);
+    let key = SigningKey::from_pem(pem.expose(), "vapid", SignatureAlgorithm::Es256);
+    let not_a_key = || format!("{file} is not a P-256 key in PEM (PKCS #8)");
+    let settings = WebPushSettings {
+        key: key.with_context(not_a_key)?,
+        subject: set.subject.clone(),
+        allowed_hosts: set.allowed_hosts.clone(),
+    };
+    WebPush::new(settings, settings::outbound(config)?).with_context(not_a_key)
 }
 
 fn app_id(key: &str, app_id: &Option<String>) -> anyhow::Result<Option<AppId>> {

@@ -11,6 +11,7 @@ pub struct Push {
     pub apns: Vec<Apns>,
     #[serde(default)]
     pub fcm: Vec<Fcm>,
+    pub web_push: Option<WebPush>,
 }
 
 /// Credentials for the phones with one app.
@@ -48,10 +49,39 @@ pub struct Fcm {
     pub base_url: Option<String>,
 }
 
+/// The one key that browsers subscribe for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebPush {
+    pub vapid_key_file: String,
+    pub subject: String,
+    #[serde(default = "push_services")]
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Those of the browsers there are.
+fn push_services() -> Vec<String> {
+    [
+        "fcm.googleapis.com",
+        "updates.push.services.mozilla.com",
+        "*.push.apple.com",
+        "*.notify.windows.com",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
 impl Push {
     /// Whether each device has at most one set of credentials.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         one_each("push.apns", self.apns.iter().map(|set| &set.app_id))?;
+        let subject = self.web_push.as_ref().map(|set| set.subject.as_str());
+        if subject.is_some_and(|it| !it.starts_with("mailto:") && !it.starts_with("https://")) {
+            return Err(ConfigError::Invalid {
+                key: "push.web_push.subject",
+                problem: "must be a mailto: or https: URL (RFC 8292 2.1)",
+            });
+        }
         one_each("push.fcm", self.fcm.iter().map(|set| &set.app_id))
     }
 }

@@ -4,7 +4,9 @@ pub mod apns;
 pub mod fcm;
 pub mod recorder;
 pub mod router;
+pub mod web_push;
 
+pub use self::web_push::WebPush;
 pub use apns::Apns;
 pub use fcm::Fcm;
 pub use recorder::PushRecorder;

@@ -1,6 +1,6 @@
 //! Which gateway wakes a device: by its platform, and by its app where a server wakes several.
 
-use super::{Apns, Fcm, PushMessage, PushOutcome, PushSender, Reason};
+use super::{Apns, Fcm, PushMessage, PushOutcome, PushSender, Reason, WebPush};
 use crate::domain::device::Platform;
 use crate::domain::{AppId, Device, Timestamp};
 use async_trait::async_trait;
@@ -10,6 +10,8 @@ use async_trait::async_trait;
 pub struct PushRouter {
     pub apns: Apps<Apns>,
     pub fcm: Apps<Fcm>,
+    /// One key for all: a subscription is made for it.
+    pub web_push: Option<WebPush>,
 }
 
 /// One gateway's credentials, app by app.
@@ -52,7 +54,7 @@ impl<G> Apps<G> {
 
 impl PushRouter {
     pub fn is_empty(&self) -> bool {
-        self.apns.is_empty() && self.fcm.is_empty()
+        self.apns.is_empty() && self.fcm.is_empty() && self.web_push.is_none()
     }
 }
 
@@ -72,7 +74,11 @@ impl PushSender for PushRouter {
                 Some(fcm) => fcm.send(target, message, now).await,
                 None => nobody(&self.fcm),
             },
-            Platform::WebPush | Platform::None => PushOutcome::Unreachable,
+            Platform::WebPush => match &self.web_push {
+                Some(web_push) => web_push.send(target, message, now).await,
+                None => PushOutcome::Unreachable,
+            },
+            Platform::None => PushOutcome::Unreachable,
         }
     }
 }

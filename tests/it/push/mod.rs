@@ -3,9 +3,11 @@
 mod apns;
 mod fake_apns;
 mod fake_fcm;
+mod fake_push_service;
 mod fcm;
 mod http1;
 mod outcomes;
+mod web_push;
 
 use crate::support::house::new_device;
 use crate::support::{START, TestApp};

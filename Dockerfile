@@ -7,6 +7,7 @@ ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /assent
 COPY Cargo.toml Cargo.lock ./
 COPY config config
+COPY crates crates
 COPY loadtest loadtest
 COPY migrations migrations
 COPY src src

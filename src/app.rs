@@ -1,6 +1,7 @@
 //! The composition root: from settings to a running server. The only place that knows all types.
 
 mod fast_path;
+mod gateways;
 mod key_ring;
 mod readiness;
 mod settings;
@@ -33,6 +34,7 @@ use std::time::Duration;
 pub struct World {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
+    /// What wakes phones when the settings name no gateway.
     pub push: Arc<dyn PushSender>,
 }
 
@@ -45,6 +47,14 @@ impl World {
             push: Arc::new(PushRecorder::default()),
         }
     }
+}
+
+/// The push gateways of these settings, each by name.
+///
+/// # Errors
+/// Says what is wrong with the first that cannot be opened.
+pub fn push_gateways(config: &Config) -> anyhow::Result<Vec<String>> {
+    gateways::names(config)
 }
 
 /// The use cases on their stores, without listeners: enough for the command line.
@@ -66,6 +76,10 @@ impl Core {
         let db = Db::open(&config.database.url).await?;
         let keys = Arc::new(key_ring::open(config, &db, &world).await?);
         let shutdown = Shutdown::default();
+        let push: Arc<dyn PushSender> = match gateways::open(config)? {
+            Some(router) => Arc::new(router),
+            None => world.push,
+        };
         let fast_path = FastPath::open(config, &db, &*world.entropy)?;
         if let Some(redis) = fast_path.redis.clone() {
             let clock = world.clock.clone();
@@ -81,7 +95,7 @@ impl Core {
             key_table: KeyTable::new(db.clone()),
             pending: fast_path.pending,
             replays: fast_path.replays,
-            push: world.push,
+            push,
             outbound: settings::outbound(config)?,
             keys,
             clock: world.clock,

@@ -1,8 +1,10 @@
 //! Settings: the embedded defaults, then a file, then the environment, then the command line.
 
 mod keys;
+mod push;
 
 pub use keys::Keys;
+pub use push::{Apns, ApnsEnvironment, Fcm, Push, WebPush};
 
 use crate::domain::{Secret, SignatureAlgorithm};
 use serde::Deserialize;
@@ -26,6 +28,8 @@ pub struct Config {
     pub devices: Devices,
     pub clients: Clients,
     pub outbound: Outbound,
+    #[serde(default)]
+    pub push: Push,
     pub log: Log,
 }
 
@@ -334,6 +338,7 @@ impl Config {
         if lifetime < Duration::from_secs(1) || lifetime > Duration::from_secs(900) {
             return invalid("tokens.access_token_lifetime", "must be from 1s to 15m");
         }
+        self.push.validate()?;
         self.keys.validate(&self.tokens, &self.ciba)
     }
 

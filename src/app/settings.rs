@@ -47,8 +47,12 @@ fn hint_issuers(config: &Config) -> anyhow::Result<Vec<HintIssuer>> {
     config.ciba.hint_issuers.iter().map(read).collect()
 }
 
-/// Calls to others: strict, but for loopback in dev mode.
 pub fn outbound(config: &Config) -> anyhow::Result<Outbound> {
+    Ok(Outbound::new(outbound_policy(config)?)?)
+}
+
+/// Calls to others: strict, but for loopback in dev mode.
+pub fn outbound_policy(config: &Config) -> anyhow::Result<OutboundPolicy> {
     let settings = &config.outbound;
     let extra_roots = match settings.extra_roots_file.as_str() {
         "" => Vec::new(),
@@ -72,10 +76,10 @@ pub fn outbound(config: &Config) -> anyhow::Result<Outbound> {
         .iter()
         .map(|network| network.parse())
         .collect();
-    Ok(Outbound::new(OutboundPolicy {
+    Ok(OutboundPolicy {
         allow_loopback_http: config.server.mode == Mode::Dev,
         extra_roots,
         allowed_ports: settings.allowed_ports.clone(),
         internal_networks: networks.context("outbound.internal_networks")?,
-    })?)
+    })
 }

@@ -39,10 +39,7 @@ impl Doctor {
         }
         findings.push(transport(&config));
         findings.push(issuer(&config).await);
-        findings.push(Finding {
-            what: "push gateways",
-            state: Ok("none: phones find requests when their app is opened".into()),
-        });
+        findings.push(push_gateways(&config));
         let sick = findings
             .iter()
             .filter(|finding| finding.state.is_err())
@@ -152,6 +149,20 @@ fn transport(config: &Config) -> Finding {
         (Mode::Production, false) => Err("the issuer must be https".into()),
     };
     Finding { what: "TLS", state }
+}
+
+fn push_gateways(config: &Config) -> Finding {
+    let state = match crate::app::push_gateways(config) {
+        Ok(names) if names.is_empty() => {
+            Ok("none: phones find requests when their app is opened".into())
+        }
+        Ok(names) => Ok(names.join(", ")),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    Finding {
+        what: "push gateways",
+        state,
+    }
 }
 
 /// Asks the issuer, as a client would, for its metadata.

@@ -186,6 +186,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_key_in_pem_is_the_same_key() {
+        use base64::Engine as _;
+        for &algorithm in SignatureAlgorithm::ALL {
+            let (pkcs8, public) = generate(algorithm);
+            let body = base64::engine::general_purpose::STANDARD.encode(&pkcs8);
+            let (first, second) = body.split_at(64);
+            let pem = format!(
+                "-----BEGIN PRIVATE KEY-----\n{first}\r\n{second}\n-----END PRIVATE KEY-----\n"
+            );
+            let key = SigningKey::from_pem(&pem, "ABC123DEFG", algorithm).unwrap();
+            assert_eq!((key.kid.as_str(), &key.public), ("ABC123DEFG", &public));
+            assert_eq!(read(&key.sign("t", &json!({})), &key), Ok(json!({})));
+            for bad in [&pem[1..], &pem.replace("PRIVATE", "PUBLIC"), &body] {
+                assert!(SigningKey::from_pem(bad, "k", algorithm).is_none());
+            }
+        }
+        let (pkcs8, _) = generate(SignatureAlgorithm::Rs256);
+        let body = base64::engine::general_purpose::STANDARD.encode(&pkcs8);
+        let pem = format!("-----BEGIN PRIVATE KEY-----{body}-----END PRIVATE KEY-----");
+        assert!(SigningKey::from_pem(&pem, "k", SignatureAlgorithm::Es256).is_none());
+    }
+
     /// What others have signed: RFC 7515 A.2 and A.3, RFC 8037 A.4.
     #[test]
     fn what_the_standards_sign_we_verify() {

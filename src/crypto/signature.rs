@@ -13,10 +13,13 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
     RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt;
+use zeroize::Zeroizing;
 
 /// The key a statement is checked with: one key, one algorithm.
 #[derive(Clone)]
@@ -98,6 +101,30 @@ impl Pair {
         }
     }
 
+    fn public(&self) -> PublicJwk {
+        match self {
+            Self::P256(pair) => {
+                // An uncompressed point: 0x04, x, y (SEC 1, 2.3.3).
+                let point = pair.public_key().as_ref();
+                PublicJwk::Curve(PublicKey::P256 {
+                    x: base64url(&point[1..33]),
+                    y: base64url(&point[33..65]),
+                })
+            }
+            Self::Ed25519(pair) => PublicJwk::Curve(PublicKey::Ed25519 {
+                x: base64url(pair.public_key().as_ref()),
+            }),
+            Self::Rsa(pair, _) => PublicJwk::rsa(
+                pair.public_key()
+                    .modulus()
+                    .big_endian_without_leading_zero(),
+                pair.public_key()
+                    .exponent()
+                    .big_endian_without_leading_zero(),
+            ),
+        }
+    }
+
     fn sign(&self, message: &[u8]) -> Vec<u8> {
         let hash = || digest::digest(&digest::SHA256, message);
         match self {
@@ -113,6 +140,15 @@ impl Pair {
         }
         .expect("a checked key signs")
     }
+}
+
+/// The first PKCS #8 document of a text.
+fn pkcs8_of_pem(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let (_, rest) = pem.split_once("-----BEGIN PRIVATE KEY-----")?;
+    let (body, _) = rest.split_once("-----END PRIVATE KEY-----")?;
+    let body: String = body.split_ascii_whitespace().collect();
+    let der = STANDARD.decode(Zeroizing::new(body).as_bytes()).ok()?;
+    Some(Zeroizing::new(der))
 }
 
 /// A private key with its public half and its `kid`.
@@ -146,6 +182,17 @@ impl SigningKey {
             .verify::<Value>("key-check", &key.verifying)
             .ok()?;
         Some(key)
+    }
+
+    /// From a PKCS #8 document in PEM (RFC 7468 10), as push gateways hand them out, under the name that the
+    /// gateway knows it by. `None` unless it can sign with this algorithm.
+    pub fn from_pem(pem: &str, kid: &str, algorithm: SignatureAlgorithm) -> Option<Self> {
+        let pkcs8 = pkcs8_of_pem(pem)?;
+        let public = Pair::parse(algorithm, &pkcs8)?.public();
+        Some(Self {
+            kid: kid.to_owned(),
+            ..Self::new(&pkcs8, public, algorithm)?
+        })
     }
 
     /// A device's key.

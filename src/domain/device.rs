@@ -1,6 +1,6 @@
 //! Enrolled phones and the keys they sign with.
 
-use super::{DeviceId, Partition, Secret, SignatureAlgorithm, Timestamp, UserId};
+use super::{AppId, DeviceId, Partition, Secret, SignatureAlgorithm, Timestamp, UserId};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,10 @@ pub struct Device {
     pub description: DeviceDescription,
     /// Where a push reaches it; held sealed by the store.
     pub push_target: Option<Secret>,
+    /// Since when it reaches it there.
+    pub push_registered_at: Timestamp,
+    /// For servers that wake several apps.
+    pub app_id: Option<AppId>,
     pub created_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
 }

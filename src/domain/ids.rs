@@ -44,6 +44,11 @@ text_id! {
     DeviceId
 }
 
+text_id! {
+    /// Which app on a phone is to be woken, as its maker names it: a bundle id, a package name.
+    AppId
+}
+
 impl DeviceId {
     /// Reads the base64url text of a SHA-256 thumbprint; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
@@ -62,6 +67,13 @@ impl UserId {
 
 impl ClientId {
     /// Reads 1 to 255 visible ASCII characters (RFC 6749 A.1); `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        visible(text).then(|| Self(text.to_owned()))
+    }
+}
+
+impl AppId {
+    /// Reads 1 to 255 visible ASCII characters; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         visible(text).then(|| Self(text.to_owned()))
     }

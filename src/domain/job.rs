@@ -79,11 +79,13 @@ impl RetrySchedule {
     };
 
     /// The due time after `attempts` failed ones, spread by up to a fifth either way by `jitter`
-    /// (any random byte); `None` when it would fall on or after the deadline.
+    /// (any random byte), but not before `earliest`, when somebody has said when to come back; `None` when
+    /// it would fall on or after the deadline.
     pub fn next(
         &self,
         attempts: u32,
         now: Timestamp,
+        earliest: Timestamp,
         deadline: Timestamp,
         jitter: u8,
     ) -> Option<Timestamp> {
@@ -92,7 +94,7 @@ impl RetrySchedule {
             .saturating_mul(1 << attempts.saturating_sub(1).min(20))
             .min(self.longest);
         let spread = 0.8 + 0.4 * f64::from(jitter) / 255.0;
-        let due = now.plus(doubled.mul_f64(spread));
+        let due = now.plus(doubled.mul_f64(spread)).max(earliest);
         (due < deadline).then_some(due)
     }
 }
@@ -108,7 +110,7 @@ mod tests {
         let far = Timestamp::from_millis(i64::MAX);
         let delay = |attempts| {
             RetrySchedule::DELIVERY
-                .next(attempts, now, far, 127)
+                .next(attempts, now, now, far, 127)
                 .map(Timestamp::millis)
         };
         let near = |got: Option<i64>, want: i64| {
@@ -120,10 +122,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_retry_is_never_at_or_after_the_deadline(attempts: u32, jitter: u8, left in 0_i64..120_000) {
+        fn a_retry_is_in_time_and_never_at_or_after_the_deadline(
+            attempts: u32, jitter: u8, left in 0_i64..120_000, earliest in 0_i64..120_000,
+        ) {
+            let (now, earliest) = (Timestamp::from_millis(0), Timestamp::from_millis(earliest));
             let deadline = Timestamp::from_millis(left);
-            if let Some(due) = RetrySchedule::DELIVERY.next(attempts, Timestamp::from_millis(0), deadline, jitter) {
-                prop_assert!(due < deadline && due.millis() >= 400);
+            if let Some(due) = RetrySchedule::DELIVERY.next(attempts, now, earliest, deadline, jitter) {
+                prop_assert!(due < deadline && due >= earliest && due.millis() >= 400);
             }
         }
     }

@@ -32,7 +32,7 @@ pub use binding_message::BindingMessage;
 pub use challenge::Challenge;
 pub use client::Client;
 pub use device::Device;
-pub use ids::{ClientId, DeviceId, Partition, RequestId, RequestKey, UserId};
+pub use ids::{AppId, ClientId, DeviceId, Partition, RequestId, RequestKey, UserId};
 pub use job::Job;
 pub use outcome::Outcome;
 pub use request::BackchannelRequest;

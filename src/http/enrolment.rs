@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::{App, no_route};
 use crate::domain::binding_message::is_showable;
 use crate::domain::device::{DeviceDescription, DeviceState, Platform};
-use crate::domain::{DeviceId, Secret};
+use crate::domain::{AppId, DeviceId, Secret};
 use crate::service::enrol::EnrolmentRequest;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY};
 use actix_web::web::{self, ServiceConfig};
@@ -48,6 +48,7 @@ struct Enrolment {
     jwk: serde_json::Value,
     platform: Platform,
     push_target: Option<String>,
+    app_id: Option<String>,
     label: String,
     app_version: String,
     os_version: String,
@@ -75,6 +76,7 @@ async fn enrol(
         .push_target
         .map(|target| check_push_target(sent.platform, target))
         .transpose()?;
+    let app_id = sent.app_id.map(check_app_id).transpose()?;
     let device = app
         .enrol(&EnrolmentRequest {
             code: Secret::new(sent.code),
@@ -86,6 +88,7 @@ async fn enrol(
                 os_version: check_text("os_version", sent.os_version)?,
             },
             push_target,
+            app_id,
             proof: sent.proof,
         })
         .await?;
@@ -109,6 +112,11 @@ pub fn check_text(name: &'static str, text: String) -> Result<String, Problem> {
     Err(Problem::bad_request(format!(
         "{name} must have 1 to 64 characters, none a control or invisible one"
     )))
+}
+
+fn check_app_id(text: String) -> Result<AppId, Problem> {
+    AppId::parse(&text)
+        .ok_or_else(|| Problem::bad_request("app_id must have 1 to 255 visible ASCII characters"))
 }
 
 /// A push target, for a platform that has any.

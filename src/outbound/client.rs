@@ -14,7 +14,14 @@ use std::time::Duration;
 use url::Url;
 
 const USER_AGENT: &str = concat!("assent/", env!("CARGO_PKG_VERSION"));
-const KEPT_HEADERS: [&str; 3] = ["cache-control", "content-type", "retry-after"];
+const KEPT_HEADERS: [&str; 4] = ["apns-id", "cache-control", "content-type", "retry-after"];
+
+/// What is spoken to servers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
 
 /// What one call may cost.
 #[derive(Clone, Copy)]
@@ -68,25 +75,49 @@ impl Outbound {
         policy: OutboundPolicy,
         resolver: Arc<dyn HostResolver>,
     ) -> Result<Self, OutboundSetupError> {
-        Self::with_limits(policy, resolver, LIMITS)
+        Self::with_limits(policy, resolver, LIMITS, Protocol::Http1)
+    }
+
+    /// For a push gateway that speaks HTTP/2 and nothing else: one connection, kept for as long as it lives.
+    ///
+    /// # Errors
+    /// An extra root that is no certificate.
+    pub fn over_http2(policy: OutboundPolicy) -> Result<Self, OutboundSetupError> {
+        let resolver = Arc::new(SystemResolver::default());
+        Self::with_limits(policy, resolver, LIMITS, Protocol::Http2)
     }
 
     pub(super) fn with_limits(
         policy: OutboundPolicy,
         resolver: Arc<dyn HostResolver>,
         limits: Limits,
+        protocol: Protocol,
     ) -> Result<Self, OutboundSetupError> {
         let policy = Arc::new(policy);
         let checked = CheckedResolver {
             resolver,
             policy: Arc::clone(&policy),
         };
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(&policy.extra_roots)?)
+        let builder = match protocol {
+            Protocol::Http1 => reqwest::Client::builder()
+                .http1_only()
+                .retry(reqwest::retry::never())
+                .pool_idle_timeout(Duration::from_secs(30)),
+            // A connection that has died in silence is found by a ping, not by the next message. What a
+            // server says it has not looked at (RFC 9113 8.7) is sent again: one that takes one stream at a
+            // time, as Apple's does at first, refuses those that came before it could say so.
+            Protocol::Http2 => reqwest::Client::builder()
+                .http2_prior_knowledge()
+                .http2_keep_alive_interval(Duration::from_secs(60))
+                .http2_keep_alive_timeout(Duration::from_secs(5))
+                .http2_keep_alive_while_idle(true)
+                .pool_idle_timeout(Duration::from_secs(3600)),
+        };
+        let http = builder
+            .tls_backend_preconfigured(tls(&policy.extra_roots, protocol)?)
             .https_only(!policy.allow_loopback_http)
             .dns_resolver(checked)
             .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
             .no_proxy()
             .referer(false)
             // Off by our choice of features already; another crate in the build could switch them on.
@@ -94,7 +125,6 @@ impl Outbound {
             .no_brotli()
             .no_deflate()
             .no_zstd()
-            .http1_only()
             .user_agent(USER_AGENT)
             // Left out, it would mean "anything" (RFC 9110 12.5.3).
             .default_headers(
@@ -105,7 +135,6 @@ impl Outbound {
             .connect_timeout(limits.connect)
             .timeout(limits.total)
             .pool_max_idle_per_host(4)
-            .pool_idle_timeout(Duration::from_secs(30))
             .build()
             .map_err(OutboundSetupError::Client)?;
         Ok(Self {
@@ -209,7 +238,7 @@ fn kept(headers: &HeaderMap) -> Vec<(&'static str, String)> {
     KEPT_HEADERS.into_iter().filter_map(joined).collect()
 }
 
-fn tls(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, OutboundSetupError> {
+fn tls(extra_roots: &[Vec<u8>], protocol: Protocol) -> Result<ClientConfig, OutboundSetupError> {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     for der in extra_roots {
         let root = CertificateDer::from(der.clone());
@@ -221,6 +250,9 @@ fn tls(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, OutboundSetupError> {
         .map_err(OutboundSetupError::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![match protocol {
+        Protocol::Http1 => b"http/1.1".to_vec(),
+        Protocol::Http2 => b"h2".to_vec(),
+    }];
     Ok(config)
 }

@@ -4,7 +4,8 @@
 //! (server-side request forgery). So `target` lets through only plain https URLs with a DNS name,
 //! `resolve` only names all of whose addresses are global (`address`), and the client connects to exactly
 //! the addresses that were checked. It follows no redirect, uses no proxy, keeps no cookie, decompresses
-//! nothing, and ends by itself: 2 s to connect, 5 s in all, 64 KiB of body.
+//! nothing, and ends by itself: 2 s to connect, 5 s in all, 64 KiB of body. It speaks HTTP/1.1, or HTTP/2 to a
+//! gateway that wants nothing else.
 //!
 //! What it cannot hide is how long a call took. Whoever calls on a registrant's behalf must not let him
 //! measure it: answer first, call later, or answer after a fixed time.
@@ -24,8 +25,10 @@ pub use resolve::{HostResolver, SystemResolver};
 pub use target::RefusedUrl;
 pub use url::Url;
 
+use crate::domain::Timestamp;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What an operator decides about calls to others.
 #[derive(Clone, Debug)]
@@ -128,12 +131,23 @@ pub struct OutboundResponse {
 }
 
 impl OutboundResponse {
-    /// `cache-control`, `content-type` or `retry-after`; others are not kept. Lines of one name are joined
+    /// `apns-id`, `cache-control`, `content-type` or `retry-after`; others are not kept. Lines of one name are joined
     /// with commas (RFC 9110 5.3).
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers
             .find(|(kept, _)| *kept == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// When the server wants to be asked again: a number of seconds, or a date (RFC 9110 10.2.3).
+    pub fn retry_after(&self, now: Timestamp) -> Option<Timestamp> {
+        let text = self.header("retry-after")?;
+        if let Ok(seconds) = text.parse() {
+            return Some(now.plus(Duration::from_secs(seconds)));
+        }
+        let date = httpdate::parse_http_date(text).ok()?;
+        let since = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(Timestamp::from_millis(0).plus(since))
     }
 }

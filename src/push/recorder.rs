@@ -1,7 +1,7 @@
 //! A sender that hands messages to nobody and remembers them.
 
 use super::{PushMessage, PushOutcome, PushSender};
-use crate::domain::{Device, DeviceId};
+use crate::domain::{Device, DeviceId, Timestamp};
 use async_trait::async_trait;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -27,12 +27,12 @@ impl PushRecorder {
 
 #[async_trait]
 impl PushSender for PushRecorder {
-    async fn send(&self, device: &Device, message: &PushMessage) -> PushOutcome {
+    async fn send(&self, device: &Device, message: &PushMessage, _now: Timestamp) -> PushOutcome {
         let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sent.len() == CAPACITY {
             sent.pop_front();
         }
         sent.push_back((device.id.clone(), message.clone()));
-        PushOutcome::Accepted
+        PushOutcome::Accepted { id: None }
     }
 }

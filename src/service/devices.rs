@@ -128,7 +128,7 @@ impl Services {
         target: Option<&Secret>,
     ) -> Result<(), StoreError> {
         self.directory
-            .set_push_target(&device.id, platform, target)
+            .set_push_target(&device.id, platform, target, self.clock.now())
             .await
     }
 }

@@ -6,7 +6,7 @@ use crate::crypto::mac::equal;
 use crate::crypto::{base64url, sha256_base64url};
 use crate::domain::device::{DeviceDescription, DeviceState, InvalidPublicKey, PublicKey};
 use crate::domain::enrolment::{ALPHABET, EnrolmentCode, TYPED_LEN};
-use crate::domain::{Device, Secret, Timestamp, User};
+use crate::domain::{AppId, Device, Secret, Timestamp, User};
 use crate::store::StoreError;
 use crate::store::sql::directory::{Bound, NewEnrolment, StoredEnrolment};
 use serde::Deserialize;
@@ -35,6 +35,7 @@ pub struct EnrolmentRequest {
     pub jwk: serde_json::Value,
     pub description: DeviceDescription,
     pub push_target: Option<Secret>,
+    pub app_id: Option<AppId>,
     /// Signed by the new key.
     pub proof: String,
 }
@@ -152,6 +153,8 @@ impl Services {
             key,
             description: request.description.clone(),
             push_target: request.push_target.clone(),
+            push_registered_at: now,
+            app_id: request.app_id.clone(),
             created_at: now,
             revoked_at: None,
         };

@@ -4,17 +4,19 @@ use super::{Services, log_device, log_id};
 use crate::crypto::sha256;
 use crate::domain::device::DeviceState;
 use crate::domain::request::State;
-use crate::domain::{RequestId, RequestKey, Timestamp, UserId};
-use crate::push::{PushMessage, PushOutcome};
+use crate::domain::{Device, RequestId, RequestKey, Timestamp, UserId};
+use crate::push::{PushMessage, PushOutcome, Reason};
 use crate::store::StoreError;
+use futures_util::future::join_all;
+use serde_json::json;
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notified {
     /// Every phone that could be woken was, or nobody needs to be any more.
     Done,
-    /// At least one gateway wants to be asked again.
-    Retry { reason: String },
+    /// At least one gateway wants to be asked again, and none before `earliest`.
+    Retry { reason: String, earliest: Timestamp },
 }
 
 impl Services {
@@ -34,29 +36,81 @@ impl Services {
         if !self.may_ask(&request.facts.client_id).await? {
             return Ok(Notified::Done);
         }
+        let mut devices = self.directory.devices_of(user).await?;
+        devices.retain(|device| device.state == DeviceState::Active);
+        // All at once: a gateway that hangs must not hold up the others until the job's lease ends.
+        let sent = join_all(
+            devices
+                .iter()
+                .map(|device| self.wake(device, id, expires_at)),
+        )
+        .await;
+        let now = self.clock.now();
+        let mut notified = Notified::Done;
+        for (device, outcome) in devices.iter().zip(sent) {
+            match outcome {
+                PushOutcome::Retry { reason } => notified = notified.or_again(&reason, now),
+                PushOutcome::Throttled { reason, until } => {
+                    notified = notified.or_again(&reason, until);
+                }
+                PushOutcome::TokenDead { reason, since } => {
+                    self.forget_push_target(device, &reason, since).await?;
+                }
+                // Nothing left to do, or nothing that waiting mends: the log has it.
+                PushOutcome::Accepted { .. }
+                | PushOutcome::Unreachable
+                | PushOutcome::Misconfigured { .. }
+                | PushOutcome::OurBug { .. } => {}
+            }
+        }
+        Ok(notified)
+    }
+
+    async fn wake(&self, device: &Device, id: RequestId, expires_at: Timestamp) -> PushOutcome {
         let message = PushMessage {
+            attempt: self.entropy.bytes(),
             reference: push_reference(id),
             localisation_key: "request.waiting",
             expires_at,
         };
-        let mut notified = Notified::Done;
-        for device in self.directory.devices_of(user).await? {
-            if device.state != DeviceState::Active {
-                continue;
-            }
-            let outcome = self.push.send(&device, &message).await;
-            tracing::info!(
-                request = log_id(id),
-                device = log_device(&device.id),
-                ?outcome,
-                "push"
-            );
-            metrics::counter!("assent_pushes_total", "outcome" => label(&outcome)).increment(1);
-            if let PushOutcome::Retry { reason } = outcome {
-                notified = Notified::Retry { reason };
-            }
+        let outcome = self.push.send(device, &message, self.clock.now()).await;
+        count(id, device, &outcome);
+        outcome
+    }
+
+    /// The device stays, without a target until it registers one: it still finds what waits when it looks.
+    async fn forget_push_target(
+        &self,
+        device: &Device,
+        reason: &Reason,
+        since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        if since.is_some_and(|since| since < device.push_registered_at) {
+            return Ok(());
         }
-        Ok(notified)
+        let payload = json!({
+            "user": device.user_id,
+            "device": device.id,
+            "reason": reason.as_str(),
+        });
+        let entry = self.entry("device.push_target_dead", self.clock.now(), payload);
+        self.directory.clear_push_target(device, entry).await?;
+        Ok(())
+    }
+}
+
+impl Notified {
+    /// Of several gateways the one that wants the longest pause sets the time: the job is one for all.
+    fn or_again(self, why: &Reason, not_before: Timestamp) -> Self {
+        match self {
+            Self::Retry { reason, earliest } if earliest >= not_before => {
+                Self::Retry { reason, earliest }
+            }
+            _ => Self::Retry {
+                reason: why.as_str().to_owned(),
+                earliest: not_before,
+            },
+        }
     }
 }
 
@@ -65,10 +119,18 @@ fn push_reference(id: RequestId) -> String {
     crate::crypto::base64url(&sha256(&[b"push-reference".as_slice(), id.as_bytes()].concat())[..16])
 }
 
-const fn label(outcome: &PushOutcome) -> &'static str {
+fn count(id: RequestId, device: &Device, outcome: &PushOutcome) {
+    let platform = device.description.platform.as_str();
+    let (request, device) = (log_id(id), log_device(&device.id));
     match outcome {
-        PushOutcome::Accepted => "accepted",
-        PushOutcome::Retry { .. } => "retry",
-        PushOutcome::Unreachable => "unreachable",
+        PushOutcome::Misconfigured { .. } | PushOutcome::OurBug { .. } => {
+            tracing::error!(request, device, platform, ?outcome, "push");
+        }
+        _ => tracing::info!(request, device, platform, ?outcome, "push"),
+    }
+    metrics::counter!("assent_pushes_total", "platform" => platform, "outcome" => outcome.label())
+        .increment(1);
+    if outcome.reason().is_some_and(|reason| !reason.is_known()) {
+        metrics::counter!("assent_push_reasons_unknown_total", "platform" => platform).increment(1);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::domain::job::RetrySchedule;
 use crate::domain::key::RELOAD_EVERY;
-use crate::domain::{Job, RequestKey};
+use crate::domain::{Job, RequestKey, Timestamp};
 use crate::service::Services;
 use crate::service::notify_client::Delivered;
 use crate::service::notify_device::Notified;
@@ -93,20 +93,23 @@ impl Worker {
 
     /// Does one job and settles it: done, again later, or never again.
     async fn work(&self, claim: &ClaimedJob) -> Result<(), StoreError> {
+        let now = self.services.clock.now();
         let (reason, again) = match self.attempt(&claim.job).await {
             Ok(Attempt::Done) => {
                 settled(claim, self.queue.ack(claim).await?, "done");
                 return Ok(());
             }
-            Ok(Attempt::Again(reason)) => (reason, true),
-            Ok(Attempt::Never(reason)) => (reason, false),
-            Err(error) => (error.to_string(), true),
+            Ok(Attempt::Again(reason, earliest)) => (reason, Some(earliest)),
+            Ok(Attempt::Never(reason)) => (reason, None),
+            Err(error) => (error.to_string(), Some(now)),
         };
         let now = self.services.clock.now();
         let [jitter] = self.services.entropy.bytes::<1>();
         let deadline = claim.job.deadline();
-        let due = RetrySchedule::DELIVERY.next(claim.attempt, now, deadline, jitter);
-        match due.filter(|_| again) {
+        let due = again.and_then(|earliest| {
+            RetrySchedule::DELIVERY.next(claim.attempt, now, earliest, deadline, jitter)
+        });
+        match due {
             Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
             None => {
                 let buried = match &claim.job {
@@ -128,6 +131,7 @@ impl Worker {
     }
 
     async fn attempt(&self, job: &Job) -> Result<Attempt, StoreError> {
+        let now = self.services.clock.now();
         Ok(match job {
             Job::NotifyDevice {
                 request_id,
@@ -145,13 +149,13 @@ impl Worker {
                     .await?
                 {
                     Notified::Done => Attempt::Done,
-                    Notified::Retry { reason } => Attempt::Again(reason),
+                    Notified::Retry { reason, earliest } => Attempt::Again(reason, earliest),
                 }
             }
             Job::NotifyClient { request_id, .. } => {
                 match self.services.notify_client(*request_id).await? {
                     Delivered::Done => Attempt::Done,
-                    Delivered::Retry { reason } => Attempt::Again(reason),
+                    Delivered::Retry { reason } => Attempt::Again(reason, now),
                     Delivered::Refused { reason } => Attempt::Never(reason),
                 }
             }
@@ -162,7 +166,8 @@ impl Worker {
 /// What came of one attempt, with the reason when it was not done.
 enum Attempt {
     Done,
-    Again(String),
+    /// Not before the time.
+    Again(String, Timestamp),
     Never(String),
 }
 

@@ -23,6 +23,7 @@ mod hints;
 mod interruptions;
 mod model;
 mod polling;
+mod push;
 mod races;
 mod redis_fitness;
 mod rotation;

@@ -5,7 +5,7 @@ mod refusals;
 mod secure;
 mod server;
 
-use super::client::{LIMITS, Limits};
+use super::client::{LIMITS, Limits, Protocol};
 use super::{
     HostResolver, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
 };
@@ -76,7 +76,7 @@ fn production(server: &Server) -> OutboundPolicy {
 }
 
 fn client(policy: OutboundPolicy, resolver: &Arc<Script>) -> Outbound {
-    Outbound::with_limits(policy, Arc::clone(resolver) as _, SHORT).unwrap()
+    Outbound::with_limits(policy, Arc::clone(resolver) as _, SHORT, Protocol::Http1).unwrap()
 }
 
 async fn get(client: &Outbound, url: &str) -> Result<OutboundResponse, OutboundError> {

@@ -179,7 +179,8 @@ impl HostResolver for Silent {
 
 #[tokio::test]
 async fn what_a_registrant_sees_does_not_tell_ports_apart() {
-    let silent = Outbound::with_limits(development(), Arc::new(Silent), SHORT).unwrap();
+    let silent =
+        Outbound::with_limits(development(), Arc::new(Silent), SHORT, Protocol::Http1).unwrap();
     let server = Server::plain(Act::Hang).await;
     let at = |port: u16| format!("https://rp.example:{port}/");
     let closed = Server::plain(Act::Hang).await.port();

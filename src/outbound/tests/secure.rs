@@ -78,7 +78,7 @@ async fn a_handshake_that_does_not_come_ends_by_the_time_to_connect() {
         ..SHORT
     };
     let resolver = Script::new(&[&["127.0.0.1"]]);
-    let client = Outbound::with_limits(development(), resolver, limits).unwrap();
+    let client = Outbound::with_limits(development(), resolver, limits, Protocol::Http1).unwrap();
     let url = format!("https://rp.example:{}/", server.port());
     let error = tokio::time::timeout(Duration::from_secs(5), get(&client, &url))
         .await

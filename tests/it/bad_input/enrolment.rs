@@ -233,8 +233,22 @@ async fn descriptions(backend: Backend) {
             "invalid_request",
         ));
     }
+    for app_id in ["", "a b", "a\n", "é", &"a".repeat(256)] {
+        let request = scene.with("app_id", app_id.into());
+        cases.push(case(
+            format!("app {app_id:.20}"),
+            request,
+            400,
+            "invalid_request",
+        ));
+    }
     refuse(&scene.app, cases).await;
-    scene.ends_well().await;
+    let named = scene.with("app_id", "com.example.approver".into());
+    let answer = named.send(scene.app.address()).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let device = scene.app.services().directory.devices_of(&scene.alice.id);
+    let app_id = device.await.unwrap()[0].app_id.clone();
+    assert_eq!(app_id.unwrap().as_str(), "com.example.approver");
 }
 
 async fn bodies(backend: Backend) {

@@ -124,7 +124,7 @@ async fn everything_is_read_back_as_it_was_written(backend: Backend) {
         };
         let (platform, secret) = (device.description.platform, device.push_target.as_ref());
         directory
-            .set_push_target(&device.id, platform, secret)
+            .set_push_target(&device.id, platform, secret, START)
             .await
             .unwrap();
         let found = directory.device(&device.id).await.unwrap().unwrap();

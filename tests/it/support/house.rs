@@ -8,7 +8,7 @@ use assent::crypto::jose::thumbprint;
 use assent::domain::device::{DeviceDescription, DeviceState, Platform};
 use assent::domain::token::AccessToken;
 use assent::domain::user::Login;
-use assent::domain::{Client, ClientId, Device, Scope, Secret, User};
+use assent::domain::{AppId, Client, ClientId, Device, Scope, Secret, User};
 use assent::entropy::{Entropy, SystemEntropy};
 use assent::push::PushRecorder;
 use assent::service::Services;
@@ -131,6 +131,8 @@ pub fn new_device(user: &User) -> Device {
             os_version: "14".into(),
         },
         push_target: Some(Secret::new("registration-token".into())),
+        push_registered_at: START,
+        app_id: Some(AppId::new("com.example.approver")),
         created_at: START,
         revoked_at: None,
     }

@@ -2,7 +2,7 @@
 
 use super::Directory;
 use crate::domain::device::{Device, DeviceDescription, DeviceState, Platform, PublicKey};
-use crate::domain::{DeviceId, Partition, Secret, Timestamp, UserId};
+use crate::domain::{AppId, DeviceId, Partition, Secret, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::sql::audit::{self, AuditEntry, chain_of, commit_if_changed};
 use crate::store::sql::row::Located;
@@ -13,7 +13,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, user_id, state, public_jwk, label, platform, app_version, os_version, \
-             push_target, created_at, revoked_at, \
+             push_target, created_at, revoked_at, app_id, \
+             COALESCE(push_registered_at, created_at) AS push_registered_at, \
              (SELECT partition FROM users WHERE users.id = devices.user_id) AS partition FROM devices ",
             $rest
         )
@@ -94,15 +95,35 @@ impl Directory {
         id: &DeviceId,
         platform: Platform,
         target: Option<&Secret>,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut writer = self.db.writer().await?;
-        sqlx::query("UPDATE devices SET platform = $2, push_target = $3 WHERE id = $1")
-            .bind(id.as_str())
-            .bind(platform.as_str())
-            .bind(self.seal_push_target(id, target))
-            .execute(&mut *writer)
-            .await?;
+        sqlx::query(
+            "UPDATE devices SET platform = $2, push_target = $3, push_registered_at = $4 WHERE id = $1",
+        )
+        .bind(id.as_str())
+        .bind(platform.as_str())
+        .bind(self.seal_push_target(id, target))
+        .bind(now.millis())
+        .execute(&mut *writer)
+        .await?;
         Ok(())
+    }
+
+    /// Forgets a push target that its gateway no longer knows. False: the phone has registered another
+    /// since `device` was read, and nothing is changed.
+    pub async fn clear_push_target(
+        &self,
+        device: &Device,
+        entry: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let cleared = sqlx::query(
+            "UPDATE devices SET push_target = NULL WHERE id = $1 AND push_target IS NOT NULL \
+             AND COALESCE(push_registered_at, created_at) = $2",
+        )
+        .bind(device.id.as_str())
+        .bind(device.push_registered_at.millis());
+        audit::change(&self.db, chain_of(device.partition), entry, cleared).await
     }
 
     pub(super) fn seal_push_target(
@@ -141,6 +162,8 @@ impl Directory {
                 os_version: row.text("os_version")?,
             },
             push_target,
+            push_registered_at: row.time("push_registered_at")?,
+            app_id: row.optional_text("app_id")?.map(AppId::new),
             created_at: row.time("created_at")?,
             revoked_at: row.optional_time("revoked_at")?,
             id,

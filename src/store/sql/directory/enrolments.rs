@@ -3,7 +3,7 @@
 use super::Directory;
 use crate::domain::device::Device;
 use crate::domain::enrolment::{Enrolment, MAX_TRIES};
-use crate::domain::{DeviceId, Partition, Timestamp, UserId};
+use crate::domain::{AppId, DeviceId, Partition, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::sql::audit::{self, AuditEntry, chain_of, commit_if_changed};
 use crate::store::sql::row::Located;
@@ -109,7 +109,8 @@ impl Directory {
         let head = audit::take_head(&mut tx, chain_of(partition)).await?;
         let inserted = sqlx::query(
             "INSERT INTO devices (id, user_id, state, public_jwk, label, platform, app_version, \
-             os_version, push_target, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             os_version, push_target, created_at, push_registered_at, app_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
              ON CONFLICT (id) DO NOTHING",
         )
         .bind(device.id.as_str())
@@ -122,6 +123,8 @@ impl Directory {
         .bind(&device.description.os_version)
         .bind(self.seal_push_target(&device.id, device.push_target.as_ref()))
         .bind(device.created_at.millis())
+        .bind(device.push_registered_at.millis())
+        .bind(device.app_id.as_ref().map(AppId::as_str))
         .execute(&mut *tx)
         .await?;
         if inserted.rows_affected() == 0 {

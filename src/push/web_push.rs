@@ -1,0 +1,176 @@
+//! Web Push (RFC 8030), encrypted for the browser (RFC 8291), with VAPID (RFC 8292).
+//!
+//! `web-push` builds and encrypts the message. The VAPID token is our own: the crate's has the machine's
+//! clock in it, and an audience without a port.
+
+use super::{PushMessage, PushOutcome, Reason, later, no_answer};
+use crate::crypto::jose::SigningKey;
+use crate::crypto::jwk::PublicJwk;
+use crate::crypto::{base64url, from_base64url};
+use crate::domain::device::PublicKey;
+use crate::domain::{Secret, Timestamp};
+use crate::outbound::{Outbound, OutboundRequest, OutboundResponse, Url};
+use serde_json::json;
+use std::time::Duration;
+use web_push::{
+    ContentEncoding, SubscriptionInfo, Urgency, VapidSignature, WebPushError, WebPushMessageBuilder,
+};
+
+/// RFC 8292 2 allows a day.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// How long a push service wants to be left alone when it does not say.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Who we are to push services, and which of them we talk to.
+pub struct WebPushSettings {
+    /// ES256. Subscriptions are made for its public half and die with it.
+    pub key: SigningKey,
+    /// Whom a push service may complain to: a `mailto:` or `https:` URL.
+    pub subject: String,
+    /// Hosts of push services; `*.example.org` stands for every host below that domain. The endpoint comes
+    /// from the phone, which must not choose what we call.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// The way to browsers.
+pub struct WebPush {
+    outbound: Outbound,
+    key: SigningKey,
+    /// As an uncompressed point.
+    public_key: Vec<u8>,
+    subject: String,
+    allowed_hosts: Vec<String>,
+}
+
+impl WebPush {
+    /// `None` when the key is not for ES256.
+    pub fn new(settings: WebPushSettings, outbound: Outbound) -> Option<Self> {
+        let PublicJwk::Curve(PublicKey::P256 { x, y }) = &settings.key.public else {
+            return None;
+        };
+        // SEC 1, 2.3.3
+        let public_key = [vec![4], from_base64url(x)?, from_base64url(y)?].concat();
+        Some(Self {
+            outbound,
+            key: settings.key,
+            public_key,
+            subject: settings.subject,
+            allowed_hosts: settings.allowed_hosts,
+        })
+    }
+
+    /// What a browser subscribes with (`applicationServerKey`).
+    pub fn public_key(&self) -> String {
+        base64url(&self.public_key)
+    }
+
+    pub(super) async fn send(
+        &self,
+        target: &Secret,
+        message: &PushMessage,
+        now: Timestamp,
+    ) -> PushOutcome {
+        let not_a_subscription = || PushOutcome::TokenDead {
+            reason: Reason::known("not a subscription"),
+            since: None,
+        };
+        let Ok(subscription) = serde_json::from_str::<SubscriptionInfo>(target.expose()) else {
+            return not_a_subscription();
+        };
+        let endpoint = self.outbound.check_url(&subscription.endpoint).ok();
+        let Some(endpoint) = endpoint.filter(|url| self.allows(url)) else {
+            return PushOutcome::Unreachable;
+        };
+        let request = match self.request(&subscription, &endpoint, message, now) {
+            Ok(request) => request,
+            Err(WebPushError::InvalidCryptoKeys) => return not_a_subscription(),
+            Err(error) => {
+                let reason = Reason::known(format!("the message cannot be built: {error}"));
+                return PushOutcome::OurBug { reason };
+            }
+        };
+        match self.outbound.send(request).await {
+            Ok(answer) => judge(&answer, now),
+            Err(error) => no_answer(&error),
+        }
+    }
+
+    fn allows(&self, endpoint: &Url) -> bool {
+        let host = endpoint.host_str().unwrap_or_default();
+        self.allowed_hosts
+            .iter()
+            .any(|allowed| match allowed.strip_prefix('*') {
+                None => allowed == host,
+                Some(domain) => domain.starts_with('.') && host.ends_with(domain),
+            })
+    }
+
+    fn request(
+        &self,
+        subscription: &SubscriptionInfo,
+        endpoint: &Url,
+        message: &PushMessage,
+        now: Timestamp,
+    ) -> Result<OutboundRequest, WebPushError> {
+        let left = message.expires_at.since(now).as_secs();
+        let ttl = u32::try_from(left).unwrap_or(u32::MAX);
+        let content = json!({
+            "reference": message.reference,
+            "localisation_key": message.localisation_key,
+        })
+        .to_string();
+        let claims = json!({
+            "aud": endpoint.origin().ascii_serialization(),
+            "exp": now.plus(TOKEN_LIFETIME).secs(),
+            "sub": self.subject,
+        });
+        let mut builder = WebPushMessageBuilder::new(subscription);
+        builder.set_ttl(ttl);
+        builder.set_urgency(Urgency::High);
+        builder.set_topic(message.reference.clone());
+        builder.set_payload(ContentEncoding::Aes128Gcm, content.as_bytes());
+        builder.set_vapid_signature(VapidSignature {
+            auth_t: self.key.sign("JWT", &claims),
+            auth_k: self.public_key.clone(),
+        });
+        let built = builder.build()?;
+        let payload = built.payload.ok_or(WebPushError::Unspecified)?;
+        let octets = "application/octet-stream";
+        let request = OutboundRequest::post(endpoint.as_str(), octets, payload.content)
+            .header("content-encoding", payload.content_encoding.to_str())
+            .header("ttl", built.ttl.to_string())
+            .header("urgency", Urgency::High.to_string())
+            .header("topic", built.topic.unwrap_or_default())
+            .ignoring_the_answers_body();
+        let headers = payload.crypto_headers.into_iter();
+        Ok(headers.fold(request, |request, (name, value)| {
+            request.header(name, value)
+        }))
+    }
+}
+
+/// Push services explain themselves in prose, each in its own: the status has to do.
+fn judge(answer: &OutboundResponse, now: Timestamp) -> PushOutcome {
+    let reason = || Reason::known(format!("the push service answered {}", answer.status));
+    let until = answer.retry_after(now);
+    match answer.status {
+        // The answer names the message by a URL that could delete it: nothing for a log.
+        200..=202 => PushOutcome::Accepted { id: None },
+        404 | 410 => PushOutcome::TokenDead {
+            reason: reason(),
+            since: None,
+        },
+        // Ours is not the key that the browser subscribed with, or not well used.
+        401 | 403 => PushOutcome::Misconfigured { reason: reason() },
+        // Microsoft's service says 406 where it means 429.
+        406 | 429 => PushOutcome::Throttled {
+            reason: reason(),
+            until: until.unwrap_or_else(|| now.plus(PAUSE)),
+        },
+        400 | 405 | 411 | 413 | 415 => PushOutcome::OurBug { reason: reason() },
+        500..=599 => later(reason(), until),
+        status => PushOutcome::Misconfigured {
+            reason: Reason::unknown(status, ""),
+        },
+    }
+}

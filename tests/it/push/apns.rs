@@ -1,0 +1,428 @@
+//! Apple's gateway: what it is sent, and what each of its answers means.
+
+use super::fake_apns::{FakeApns, KEY_ID, Received, Reply, TEAM, pem};
+use super::{after, dead, known, message, misconfigured, our_bug, retry, throttled};
+use crate::support::{Backend, START, TestApp, approve};
+use assent::clock::{Clock as _, ManualClock};
+use assent::crypto::jose::SigningKey;
+use assent::domain::device::Platform;
+use assent::domain::{Device, SignatureAlgorithm, Timestamp};
+use assent::outbound::{Outbound, OutboundPolicy};
+use assent::push::apns::ApnsSettings;
+use assent::push::{Apns, PushOutcome, PushRouter, PushSender as _, Reason};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+const TARGET: &str = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0";
+const TOPIC: &str = "org.example.approver";
+
+/// A gateway with one phone behind it, without a server.
+struct Line {
+    fake: FakeApns,
+    router: PushRouter,
+    device: Device,
+}
+
+impl Line {
+    async fn new() -> Self {
+        let fake = FakeApns::new(Arc::new(ManualClock::new(START))).await;
+        let root = fake.root_der.clone();
+        Self::trusting(fake, root)
+    }
+
+    fn trusting(fake: FakeApns, root: Vec<u8>) -> Self {
+        let key = SigningKey::from_pem(&fake.key_pem, KEY_ID, SignatureAlgorithm::Es256);
+        let outbound = Outbound::over_http2(OutboundPolicy {
+            allow_loopback_http: true,
+            extra_roots: vec![root],
+            ..OutboundPolicy::default()
+        });
+        let settings = ApnsSettings {
+            base_url: fake.url.clone(),
+            team_id: TEAM.into(),
+            key: key.unwrap(),
+            topic: TOPIC.into(),
+        };
+        let mut router = PushRouter::default();
+        router
+            .apns
+            .add(None, Apns::new(settings, outbound.unwrap()));
+        Self {
+            fake,
+            router,
+            device: super::device(Platform::Apns, TARGET),
+        }
+    }
+
+    async fn send(&self) -> PushOutcome {
+        let now = self.fake.clock.now();
+        self.router.send(&self.device, &message(), now).await
+    }
+
+    /// What one answer is taken for.
+    async fn answered(&self, reply: Reply) -> PushOutcome {
+        self.fake.reply([reply]);
+        self.send().await
+    }
+
+    fn advance(&self, minutes: u64) {
+        self.fake.clock.advance(Duration::from_secs(minutes * 60));
+    }
+}
+
+fn accepted() -> PushOutcome {
+    PushOutcome::Accepted {
+        id: Some("5a5a5a5a-5a5a-4a5a-9a5a-5a5a5a5a5a5a".into()),
+    }
+}
+
+#[tokio::test]
+async fn a_message_has_every_header_and_says_nothing() {
+    let line = Line::new().await;
+    assert_eq!(line.send().await, accepted());
+    let received = line.fake.received();
+    let [
+        Received {
+            method,
+            path,
+            headers,
+            body,
+            ..
+        },
+    ] = &received[..]
+    else {
+        panic!("{received:?}");
+    };
+    assert_eq!(
+        (method.as_str(), path),
+        ("POST", &format!("/3/device/{TARGET}"))
+    );
+    let mut headers = headers.clone();
+    let token = headers.remove("authorization").unwrap();
+    assert!(token.starts_with("bearer ey"), "{token}");
+    for ours in ["user-agent", "content-length", "accept", "accept-encoding"] {
+        headers.remove(ours);
+    }
+    let expected = [
+        ("apns-collapse-id", "cmVmZXJlbmNlLTIyLWNocw".to_owned()),
+        ("apns-expiration", after(120).secs().to_string()),
+        ("apns-id", "5a5a5a5a-5a5a-4a5a-9a5a-5a5a5a5a5a5a".to_owned()),
+        ("apns-priority", "10".to_owned()),
+        ("apns-push-type", "alert".to_owned()),
+        ("apns-topic", TOPIC.to_owned()),
+        ("content-type", "application/json".to_owned()),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value));
+    assert_eq!(headers.into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(
+        serde_json::from_str::<Value>(body).unwrap(),
+        json!({
+            "aps": {
+                "alert": { "loc-key": "request.waiting" },
+                "sound": "default",
+                "mutable-content": 0,
+            },
+            "reference": "cmVmZXJlbmNlLTIyLWNocw",
+        })
+    );
+}
+
+#[tokio::test]
+async fn each_answer_means_what_apple_says() {
+    let line = Line::new().await;
+    // Before anything has worked, a bad token may be the wrong environment: no phone loses its target.
+    let bad = || Reply::refuse(400, "BadDeviceToken");
+    assert_eq!(
+        line.answered(bad()).await,
+        misconfigured(known("BadDeviceToken"))
+    );
+    assert_eq!(line.send().await, accepted());
+    assert_eq!(line.answered(bad()).await, dead(known("BadDeviceToken")));
+
+    for (status, reasons, meaning) in [
+        (
+            400,
+            &[
+                "DeviceTokenNotForTopic",
+                "TopicDisallowed",
+                "MissingTopic",
+                "BadTopic",
+            ][..],
+            misconfigured as fn(Reason) -> PushOutcome,
+        ),
+        (
+            400,
+            &[
+                "BadCollapseId",
+                "BadExpirationDate",
+                "BadMessageId",
+                "BadPriority",
+                "InvalidPushType",
+                "DuplicateHeaders",
+                "PayloadEmpty",
+                "MissingDeviceToken",
+            ],
+            our_bug,
+        ),
+        (400, &["IdleTimeout"], retry),
+        (
+            403,
+            &[
+                "ExpiredProviderToken",
+                "InvalidProviderToken",
+                "MissingProviderToken",
+                "BadCertificate",
+                "BadCertificateEnvironment",
+                "Forbidden",
+                "UnrelatedKeyIdInToken",
+                "BadEnvironmentKeyIdInToken",
+            ],
+            misconfigured,
+        ),
+        (404, &["BadPath"], our_bug),
+        (405, &["MethodNotAllowed"], our_bug),
+        (410, &["Unregistered", "ExpiredToken"], dead),
+        (413, &["PayloadTooLarge"], our_bug),
+        (
+            429,
+            &["TooManyRequests", "TooManyProviderTokenUpdates"],
+            |reason| throttled(reason, 10),
+        ),
+        (500, &["InternalServerError"], retry),
+        (503, &["ServiceUnavailable", "Shutdown"], retry),
+    ] {
+        for reason in reasons {
+            let outcome = line.answered(Reply::refuse(status, reason)).await;
+            assert_eq!(outcome, meaning(known(reason)), "{status}");
+        }
+        // The status alone decides about what Apple may think of tomorrow, and the word is kept.
+        let outcome = line.answered(Reply::refuse(status, "Brand\nNew!")).await;
+        let unknown = Reason::unknown(status, "BrandNew");
+        let meaning = if status == 400 { our_bug } else { meaning };
+        assert_eq!(outcome, meaning(unknown), "{status}");
+    }
+    let elsewhere = vec![("location", "https://localhost:1/".to_owned())];
+    for reply in [
+        Reply::Say(302, elsewhere, Value::Null),
+        Reply::Say(204, vec![], Value::Null),
+    ] {
+        let Reply::Say(status, ..) = reply else {
+            unreachable!()
+        };
+        let outcome = line.answered(reply).await;
+        assert_eq!(outcome, misconfigured(Reason::unknown(status, "")));
+    }
+}
+
+#[tokio::test]
+async fn times_that_come_with_an_answer_are_kept() {
+    let line = Line::new().await;
+    let gone = json!({ "reason": "ExpiredToken", "timestamp": START.millis() - 4711 });
+    let since = Some(Timestamp::from_millis(START.millis() - 4711));
+    let reason = known("ExpiredToken");
+    assert_eq!(
+        line.answered(Reply::Say(410, vec![], gone)).await,
+        PushOutcome::TokenDead { reason, since }
+    );
+    for (status, reason) in [(429, "TooManyRequests"), (503, "ServiceUnavailable")] {
+        for text in ["77", "Thu, 01 Jan 2026 00:01:17 GMT"] {
+            let headers = vec![("retry-after", text.to_owned())];
+            let reply = Reply::Say(status, headers, json!({ "reason": reason }));
+            assert_eq!(
+                line.answered(reply).await,
+                throttled(known(reason), 77),
+                "{text}"
+            );
+        }
+        let headers = vec![("retry-after", "soon".to_owned())];
+        let reply = Reply::Say(status, headers, json!({ "reason": reason }));
+        assert_ne!(line.answered(reply).await, throttled(known(reason), 77));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_device_token_is_sent_nowhere() {
+    let mut line = Line::new().await;
+    let long = "a".repeat(201);
+    for target in ["../../elsewhere", "00fc?x", "00 fc", long.as_str()] {
+        line.device = super::device(Platform::Apns, target);
+        assert_eq!(line.send().await, dead(known("not a device token")));
+    }
+    assert!(line.fake.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_provider_token_lives_between_twenty_and_sixty_minutes() {
+    let line = Line::new().await;
+    // A push every five minutes, for four hours.
+    for _ in 0..48 {
+        assert_eq!(line.send().await, accepted());
+        line.advance(5);
+    }
+    assert_eq!(line.fake.tokens_made_at(), [0, 3000, 6000, 9000, 12000]);
+    // After a long silence the first push has a fresh one.
+    line.advance(600);
+    assert_eq!(line.send().await, accepted());
+    assert_eq!(line.fake.tokens_made_at().len(), 6);
+}
+
+#[tokio::test]
+async fn an_expired_provider_token_is_renewed_once() {
+    let line = Line::new().await;
+    let expired = || Reply::refuse(403, "ExpiredProviderToken");
+    assert_eq!(line.send().await, accepted());
+    // Too young to be replaced: something else is wrong.
+    line.advance(19);
+    assert_eq!(
+        line.answered(expired()).await,
+        misconfigured(known("ExpiredProviderToken"))
+    );
+    assert_eq!(line.fake.received().len(), 2);
+    line.advance(1);
+    assert_eq!(line.answered(expired()).await, accepted());
+    assert_eq!(line.fake.received().len(), 2, "once more with a new token");
+    assert_eq!(line.fake.tokens_made_at(), [0, 1200]);
+    line.advance(20);
+    line.fake.reply([expired(), expired(), expired()]);
+    assert_eq!(
+        line.send().await,
+        misconfigured(known("ExpiredProviderToken"))
+    );
+    assert_eq!(line.fake.received().len(), 2, "and no more than once");
+}
+
+#[tokio::test]
+async fn after_too_many_updates_none_is_made_for_twenty_minutes() {
+    let line = Line::new().await;
+    let too_many = || Reply::refuse(429, "TooManyProviderTokenUpdates");
+    assert_eq!(line.send().await, accepted());
+    line.advance(45);
+    let outcome = line.answered(too_many()).await;
+    assert!(
+        matches!(outcome, PushOutcome::Throttled { .. }),
+        "{outcome:?}"
+    );
+    // The old one is good for an hour; after that there is none until the twenty minutes are over.
+    line.advance(14);
+    assert_eq!(line.send().await, accepted());
+    assert_eq!(line.fake.tokens_made_at(), [0]);
+    line.advance(1);
+    line.fake.received();
+    let reason = known("TooManyProviderTokenUpdates");
+    assert_eq!(line.send().await, throttled(reason, 65 * 60));
+    assert!(line.fake.received().is_empty());
+    line.advance(5);
+    assert_eq!(line.send().await, accepted());
+    assert_eq!(line.fake.tokens_made_at(), [0, 65 * 60]);
+}
+
+#[tokio::test]
+async fn many_pushes_at_once_share_one_token_and_one_connection() {
+    let line = Arc::new(Line::new().await);
+    let sends = (0..20).map(|_| {
+        let line = line.clone();
+        async move { line.send().await }
+    });
+    for outcome in crate::support::all(sends).await {
+        assert_eq!(outcome, accepted());
+    }
+    assert_eq!(line.fake.tokens_made_at(), [0]);
+    let received = line.fake.received();
+    assert_eq!(received.len(), 20);
+    assert!(received.iter().all(|message| message.connection == 1));
+}
+
+#[tokio::test]
+async fn a_gateway_that_goes_away_is_found_again() {
+    let line = Line::new().await;
+    for connection in 1..4 {
+        assert_eq!(line.send().await, accepted());
+        line.fake.reply([Reply::GoAway]);
+        assert_eq!(line.send().await, accepted());
+        let received = line.fake.received();
+        let over: Vec<_> = received.iter().map(|message| message.connection).collect();
+        assert_eq!(over, [connection, connection]);
+    }
+}
+
+#[tokio::test]
+async fn slow_and_endless_answers_end_by_themselves() {
+    let line = Line::new().await;
+    let slow = line.answered(Reply::Hang).await;
+    assert_eq!(slow, retry(known("no answer: timeout")));
+    let endless = line.answered(Reply::Endless(503)).await;
+    assert_eq!(endless, retry(known("no answer: too_large")));
+    assert_eq!(line.send().await, accepted(), "neither holds up the next");
+    // A gateway under a root that nobody trusts.
+    let other = FakeApns::new(line.fake.clock.clone()).await;
+    let stranger = Line::trusting(other, line.fake.root_der.clone());
+    assert_eq!(stranger.send().await, retry(known("no answer: tls")));
+    assert!(stranger.fake.received().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_is_woken_through_a_server_that_tells_apple_nothing() {
+    let clock = Arc::new(ManualClock::new(START));
+    let fake = FakeApns::new(clock.clone()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&fake, folder.path());
+    let app = TestApp::with_file(Backend::sqlite(), Some(&settings), vec![]).await;
+    let (bank, alice, phone) = app.cast().await;
+    let body = json!({ "platform": "apns", "push_target": TARGET });
+    let answer = phone
+        .call("PUT", "/device/v1/push-target", Some(&body))
+        .await;
+    assert_eq!(answer.unwrap().status, 204);
+    fake.reply([Reply::refuse(503, "ServiceUnavailable")]);
+    let id = bank.start("alice").await;
+    app.run_jobs().await;
+    app.advance(1);
+    app.run_jobs().await;
+    let received = fake.received();
+    assert_eq!(received.len(), 2, "again after a failure");
+    assert!(
+        app.push.sent().is_empty(),
+        "the recorder is for servers without a gateway"
+    );
+    approve(&phone, &id).await;
+    assert_eq!(bank.poll(&id).await.status, 200);
+    super::assert_tells_nothing(
+        &format!("{received:?}"),
+        &app,
+        &[
+            &id,
+            alice.id.as_str(),
+            bank.client.id.as_str(),
+            phone.id().as_str(),
+        ],
+    );
+
+    let old = json!({ "reason": "Unregistered", "timestamp": START.millis() - 1 });
+    let new = json!({ "reason": "Unregistered", "timestamp": START.millis() + 1000 });
+    for (body, targets) in [(old, 1), (new, 0)] {
+        fake.reply([Reply::Say(410, vec![], body)]);
+        bank.start("alice").await;
+        app.run_jobs().await;
+        let with_target = "devices WHERE push_target IS NOT NULL";
+        assert_eq!(app.backend.count(with_target).await, targets);
+    }
+}
+
+/// The settings file of a server whose gateway this is.
+fn settings(fake: &FakeApns, folder: &std::path::Path) -> std::path::PathBuf {
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let key = file("AuthKey.p8", &fake.key_pem);
+    let root = file("root.pem", &pem("CERTIFICATE", &fake.root_der));
+    let text = format!(
+        "outbound.extra_roots_file = {root:?}\n\
+         [[push.apns]]\nteam_id = '{TEAM}'\nkey_id = '{KEY_ID}'\nkey_file = {key:?}\n\
+         topic = '{TOPIC}'\nbase_url = '{}/'\n",
+        fake.url
+    );
+    file("assent.toml", &text)
+}

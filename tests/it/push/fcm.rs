@@ -1,0 +1,387 @@
+//! Google's gateway: what it is sent, and what each of its answers means.
+
+use super::fake_fcm::{FakeFcm, PROJECT, Reply};
+use super::{dead, known, message, misconfigured, our_bug, retry, throttled};
+use crate::support::{Backend, START, TestApp, approve};
+use assent::clock::{Clock as _, ManualClock};
+use assent::domain::Device;
+use assent::domain::device::Platform;
+use assent::outbound::{Outbound, OutboundPolicy};
+use assent::push::fcm::{InvalidServiceAccount, ServiceAccount};
+use assent::push::{Fcm, PushOutcome, PushRouter, PushSender as _, Reason};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+const TARGET: &str = "fGw0qy4TQfmX:APA91bH_registration-token/with?odd characters";
+
+/// The gateway with one phone behind it, without a server.
+struct Line {
+    fake: FakeFcm,
+    router: PushRouter,
+    device: Device,
+}
+
+impl Line {
+    async fn new() -> Self {
+        let fake = FakeFcm::new(Arc::new(ManualClock::new(START))).await;
+        let outbound = Outbound::new(OutboundPolicy {
+            allow_loopback_http: true,
+            ..OutboundPolicy::default()
+        });
+        let account = ServiceAccount::parse(&fake.service_account).unwrap();
+        let mut router = PushRouter::default();
+        let fcm = Fcm::new(account, &fake.url, outbound.unwrap());
+        router.fcm.add(None, fcm);
+        Self {
+            fake,
+            router,
+            device: super::device(Platform::Fcm, TARGET),
+        }
+    }
+
+    async fn send(&self) -> PushOutcome {
+        let now = self.fake.clock.now();
+        self.router.send(&self.device, &message(), now).await
+    }
+
+    async fn answered(&self, reply: Reply) -> PushOutcome {
+        self.fake.reply([reply]);
+        self.send().await
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.fake.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+fn accepted() -> PushOutcome {
+    PushOutcome::Accepted {
+        id: Some(format!("projects/{PROJECT}/messages/0:1")),
+    }
+}
+
+/// An error as FCM writes it: with its own code, or only with Google's general one.
+fn error(status: u16, general: &str, code: Option<&str>, message: &str) -> Reply {
+    let details: Vec<_> = code
+        .iter()
+        .map(|code| {
+            json!({
+                "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+                "errorCode": code,
+            })
+        })
+        .collect();
+    let error = json!({
+        "code": status, "message": message, "status": general, "details": details,
+    });
+    Reply::refuse(status, json!({ "error": error }))
+}
+
+#[tokio::test]
+async fn a_message_holds_a_reference_and_nothing_else() {
+    let line = Line::new().await;
+    line.advance(20);
+    assert_eq!(line.send().await, accepted());
+    let received = line.fake.received();
+    assert_eq!(received.len(), 1);
+    assert_eq!(
+        received[0].path,
+        format!("/v1/projects/{PROJECT}/messages:send")
+    );
+    assert_eq!(received[0].authorization, "Bearer access-token-1");
+    assert_eq!(
+        serde_json::from_str::<Value>(&received[0].body).unwrap(),
+        json!({
+            "message": {
+                "token": TARGET,
+                "data": {
+                    "reference": "cmVmZXJlbmNlLTIyLWNocw",
+                    "localisation_key": "request.waiting",
+                },
+                "android": {
+                    "priority": "HIGH",
+                    "ttl": "100s",
+                    "collapse_key": "cmVmZXJlbmNlLTIyLWNocw",
+                },
+            },
+        })
+    );
+}
+
+#[tokio::test]
+async fn each_answer_means_what_google_says() {
+    let line = Line::new().await;
+    let bad_token = || {
+        let message = "The registration token is not a valid FCM registration token";
+        error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), message)
+    };
+    // As long as no message was ever accepted, it may be the message.
+    assert_eq!(
+        line.answered(bad_token()).await,
+        our_bug(known("INVALID_ARGUMENT"))
+    );
+    assert_eq!(line.send().await, accepted());
+    assert_eq!(
+        line.answered(bad_token()).await,
+        dead(known("INVALID_ARGUMENT"))
+    );
+    // The other shape of a 400, with or without FCM's own code, is about the message.
+    let violations = json!({
+        "@type": "type.googleapis.com/google.rpc.BadRequest",
+        "fieldViolations": [{ "field": "message.android.ttl", "description": "Illegal format" }],
+    });
+    let general = json!({
+        "code": 400, "status": "INVALID_ARGUMENT", "details": [violations],
+        "message": "Invalid value at 'message.android.ttl', not a registration token",
+    });
+    let mut both = general.clone();
+    both["details"].as_array_mut().unwrap().push(json!({
+        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+        "errorCode": "INVALID_ARGUMENT",
+    }));
+    for error in [general, both] {
+        let reply = Reply::refuse(400, json!({ "error": error }));
+        assert_eq!(
+            line.answered(reply).await,
+            our_bug(known("INVALID_ARGUMENT"))
+        );
+    }
+
+    for (status, general, code, meaning) in [
+        (
+            404,
+            "NOT_FOUND",
+            Some("UNREGISTERED"),
+            dead(known("UNREGISTERED")),
+        ),
+        (
+            404,
+            "NOT_FOUND",
+            None,
+            misconfigured(Reason::unknown(404, "NOT_FOUND")),
+        ),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            Some("INVALID_ARGUMENT"),
+            our_bug(known("INVALID_ARGUMENT")),
+        ),
+        (
+            400,
+            "FAILED_PRECONDITION",
+            None,
+            our_bug(Reason::unknown(400, "FAILED_PRECONDITION")),
+        ),
+        (
+            403,
+            "PERMISSION_DENIED",
+            Some("SENDER_ID_MISMATCH"),
+            misconfigured(known("SENDER_ID_MISMATCH")),
+        ),
+        (
+            403,
+            "PERMISSION_DENIED",
+            None,
+            misconfigured(known("PERMISSION_DENIED")),
+        ),
+        (403, "NEW", None, misconfigured(Reason::unknown(403, "NEW"))),
+        (
+            429,
+            "RESOURCE_EXHAUSTED",
+            Some("QUOTA_EXCEEDED"),
+            throttled(known("QUOTA_EXCEEDED"), 60),
+        ),
+        (429, "NEW", None, throttled(Reason::unknown(429, "NEW"), 60)),
+        (500, "INTERNAL", Some("INTERNAL"), retry(known("INTERNAL"))),
+        (
+            503,
+            "UNAVAILABLE",
+            Some("UNAVAILABLE"),
+            retry(known("UNAVAILABLE")),
+        ),
+        (502, "", None, retry(Reason::unknown(502, ""))),
+        (302, "", None, misconfigured(Reason::unknown(302, ""))),
+        (413, "", None, our_bug(Reason::unknown(413, ""))),
+    ] {
+        let outcome = line
+            .answered(error(status, general, code, "as it is"))
+            .await;
+        assert_eq!(outcome, meaning, "{status} {general} {code:?}");
+    }
+    for (status, code) in [(429, "QUOTA_EXCEEDED"), (503, "UNAVAILABLE")] {
+        let Reply::Say(_, _, body) = error(status, code, Some(code), "") else {
+            unreachable!()
+        };
+        let outcome = line.answered(Reply::Say(status, Some("17"), body)).await;
+        assert_eq!(outcome, throttled(known(code), 17));
+    }
+    assert_eq!(line.fake.tokens_made(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_renewed_once() {
+    let line = Line::new().await;
+    assert_eq!(line.send().await, accepted());
+    line.fake.revoke_token();
+    line.fake.received();
+    assert_eq!(line.send().await, accepted());
+    assert_eq!(line.fake.received().len(), 2);
+    let made = line.fake.tokens_made();
+    for code in ["THIRD_PARTY_AUTH_ERROR", "UNAUTHENTICATED"] {
+        let refuse = || error(401, "UNAUTHENTICATED", Some(code), "");
+        line.fake.reply([refuse(), refuse()]);
+        assert_eq!(line.send().await, misconfigured(known(code)));
+        assert_eq!(line.fake.received().len(), 2, "no more than once");
+    }
+    assert_eq!(line.fake.tokens_made(), made + 2);
+}
+
+#[tokio::test]
+async fn an_access_token_is_kept_until_five_minutes_before_its_end() {
+    let line = Line::new().await;
+    for (seconds, tokens) in [(0, 1), (3298, 1), (1, 2), (3298, 2), (1, 3), (7200, 4)] {
+        line.advance(seconds);
+        assert_eq!(line.send().await, accepted());
+        assert_eq!(line.fake.tokens_made(), tokens);
+    }
+}
+
+#[tokio::test]
+async fn many_pushes_at_once_fetch_one_token() {
+    let line = Arc::new(Line::new().await);
+    let sends = || {
+        (0..20).map(|_| {
+            let line = line.clone();
+            async move { line.send().await }
+        })
+    };
+    // A failure is for all who waited, too: only one of them asked.
+    line.fake.reply_for_token([Reply::refuse(503, Value::Null)]);
+    for outcome in crate::support::all(sends()).await {
+        assert_eq!(outcome, retry(Reason::unknown(503, "")));
+    }
+    assert_eq!(line.fake.tokens_made(), 0);
+    line.advance(1);
+    for outcome in crate::support::all(sends()).await {
+        assert_eq!(outcome, accepted());
+    }
+    assert_eq!(line.fake.tokens_made(), 1);
+    assert_eq!(line.fake.received().len(), 20);
+}
+
+#[tokio::test]
+async fn each_refusal_of_a_token_means_something() {
+    let line = Line::new().await;
+    for (reply, meaning) in [
+        (
+            Reply::refuse(400, json!({ "error": "invalid_grant" })),
+            misconfigured(known("token endpoint: invalid_grant")),
+        ),
+        (
+            Reply::refuse(401, json!({ "error": "brand_new" })),
+            misconfigured(Reason::unknown(401, "brand_new")),
+        ),
+        (
+            Reply::Say(429, Some("9"), Value::Null),
+            throttled(Reason::unknown(429, ""), 9),
+        ),
+        (
+            Reply::refuse(500, Value::Null),
+            retry(Reason::unknown(500, "")),
+        ),
+        (
+            Reply::refuse(200, json!({ "access_token": 7 })),
+            misconfigured(Reason::unknown(200, "")),
+        ),
+        (
+            Reply::refuse(302, Value::Null),
+            misconfigured(Reason::unknown(302, "")),
+        ),
+        (Reply::Hang, retry(known("no answer: timeout"))),
+    ] {
+        // Not asked again within the second.
+        let line = Line::new().await;
+        line.fake.reply_for_token([reply]);
+        assert_eq!(line.send().await, meaning);
+        assert_eq!(line.send().await, meaning);
+        line.advance(1);
+        assert_eq!(line.send().await, accepted());
+    }
+    line.fake.reply([Reply::Hang]);
+    assert_eq!(line.send().await, retry(known("no answer: timeout")));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_service_account_is_refused() {
+    let fake = FakeFcm::new(Arc::new(ManualClock::new(START))).await;
+    let good: Value = serde_json::from_str(&fake.service_account).unwrap();
+    let parse = |text: String| ServiceAccount::parse(&text).map(|_| ());
+    assert!(parse(good.to_string()).is_ok());
+    for (member, value, why) in [
+        ("project_id", json!("../x"), "its project_id is not one"),
+        ("project_id", json!(""), "its project_id is not one"),
+        (
+            "private_key",
+            json!("a secret"),
+            "its private_key is not an RSA key in PEM",
+        ),
+        (
+            "private_key",
+            json!(null),
+            "not the JSON file of a service account",
+        ),
+        (
+            "token_uri",
+            json!(7),
+            "not the JSON file of a service account",
+        ),
+    ] {
+        let mut bad = good.clone();
+        bad[member] = value;
+        let refused: InvalidServiceAccount = parse(bad.to_string()).unwrap_err();
+        assert_eq!(refused.to_string(), why, "{member}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_is_woken_through_a_server_that_tells_google_nothing() {
+    let fake = FakeFcm::new(Arc::new(ManualClock::new(START))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let account = folder.path().join("account.json");
+    std::fs::write(&account, &fake.service_account).unwrap();
+    let settings = folder.path().join("assent.toml");
+    let text = format!(
+        "[[push.fcm]]\nservice_account_file = {account:?}\nbase_url = '{}'\n",
+        fake.url
+    );
+    std::fs::write(&settings, text).unwrap();
+    let app = TestApp::with_file(Backend::sqlite(), Some(&settings), vec![]).await;
+    let (bank, alice, phone) = app.cast().await;
+    let body = json!({ "platform": "fcm", "push_target": TARGET });
+    let answer = phone
+        .call("PUT", "/device/v1/push-target", Some(&body))
+        .await;
+    assert_eq!(answer.unwrap().status, 204);
+    let id = bank.start("alice").await;
+    app.run_jobs().await;
+    let received = fake.received();
+    assert_eq!(received.len(), 1);
+    approve(&phone, &id).await;
+    assert_eq!(bank.poll(&id).await.status, 200);
+    let (alice, bank_id, phone_id) = (alice.id.as_str(), bank.client.id.as_str(), phone.id());
+    let more = [&id, alice, bank_id, phone_id.as_str()];
+    super::assert_tells_nothing(&format!("{received:?}"), &app, &more);
+
+    let gone = error(
+        404,
+        "NOT_FOUND",
+        Some("UNREGISTERED"),
+        "Requested entity was not found.",
+    );
+    fake.reply([gone]);
+    bank.start("alice").await;
+    app.run_jobs().await;
+    let with_target = "devices WHERE push_target IS NOT NULL";
+    assert_eq!(app.backend.count(with_target).await, 0);
+}

@@ -1,0 +1,96 @@
+//! What wakes a phone: gateways that behave as the real ones do, and what becomes of their answers.
+
+mod apns;
+mod fake_apns;
+mod fake_fcm;
+mod fake_push_service;
+mod fcm;
+mod http1;
+mod outcomes;
+mod web_push;
+
+use crate::support::house::new_device;
+use crate::support::{START, TestApp};
+use assent::domain::device::Platform;
+use assent::domain::user::Login;
+use assent::domain::{Device, Partition, Secret, Timestamp, User, UserId};
+use assent::push::{PushMessage, PushOutcome, Reason};
+use std::time::Duration;
+
+/// What a test sends straight to a gateway.
+fn message() -> PushMessage {
+    PushMessage {
+        attempt: [0x5a; 16],
+        reference: "cmVmZXJlbmNlLTIyLWNocw".into(),
+        localisation_key: "request.waiting",
+        expires_at: after(120),
+    }
+}
+
+/// So many seconds after the beginning.
+fn after(seconds: u64) -> Timestamp {
+    START.plus(Duration::from_secs(seconds))
+}
+
+fn known(text: &str) -> Reason {
+    Reason::known(text)
+}
+
+fn throttled(reason: Reason, seconds: u64) -> PushOutcome {
+    let until = after(seconds);
+    PushOutcome::Throttled { reason, until }
+}
+
+const fn retry(reason: Reason) -> PushOutcome {
+    PushOutcome::Retry { reason }
+}
+
+const fn dead(reason: Reason) -> PushOutcome {
+    PushOutcome::TokenDead {
+        reason,
+        since: None,
+    }
+}
+
+const fn misconfigured(reason: Reason) -> PushOutcome {
+    PushOutcome::Misconfigured { reason }
+}
+
+const fn our_bug(reason: Reason) -> PushOutcome {
+    PushOutcome::OurBug { reason }
+}
+
+/// A device in no database, reached by this target.
+fn device(platform: Platform, target: &str) -> Device {
+    let user = User {
+        id: UserId::new("somebody"),
+        partition: Partition(0),
+        login: Login::parse("somebody").unwrap(),
+        name: None,
+        created_at: START,
+        locked_at: None,
+        tokens_not_before: None,
+    };
+    let mut device = new_device(&user);
+    device.description.platform = platform;
+    device.push_target = Some(Secret::new(target.to_owned()));
+    device
+}
+
+/// Asserts that nothing of what makes up the scene has reached a gateway.
+#[track_caller]
+fn assert_tells_nothing(received: &str, app: &TestApp, more: &[&str]) {
+    let words = [
+        "Alice Example",
+        "Alice",
+        "alice",
+        "Example Bank",
+        "W4SCT",
+        "openid",
+        "test phone",
+        app.url.as_str(),
+    ];
+    for word in words.iter().chain(more) {
+        assert!(!received.contains(word), "{word}: {received}");
+    }
+}

@@ -1,0 +1,219 @@
+//! What an outcome does to the job and to the device, whichever gateway it comes from.
+
+use super::{after, dead, known, misconfigured, our_bug, retry, throttled};
+use crate::support::{Backend, TestApp, approve, config, on_both};
+use assent::app::{Core, World};
+use assent::domain::{Device, DeviceId, Timestamp};
+use assent::entropy::SystemEntropy;
+use assent::phone::Phone;
+use assent::push::{PushMessage, PushOutcome, PushSender, Reason};
+use async_trait::async_trait;
+use serde_json::json;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+on_both!(
+    a_dead_target_is_forgotten_and_the_others_go_on,
+    a_target_registered_since_is_not_the_dead_one,
+    a_throttled_push_comes_back_when_it_may,
+    the_longest_pause_of_several_counts,
+    nothing_that_waiting_does_not_mend_is_tried_again,
+);
+
+/// A gateway that answers as it is told, device by device, and accepts when it is told nothing.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<HashMap<DeviceId, VecDeque<PushOutcome>>>,
+    sent: Mutex<Vec<DeviceId>>,
+}
+
+#[async_trait]
+impl PushSender for Scripted {
+    async fn send(&self, device: &Device, _: &PushMessage, _: Timestamp) -> PushOutcome {
+        if device.push_target.is_none() {
+            return PushOutcome::Unreachable;
+        }
+        self.sent.lock().unwrap().push(device.id.clone());
+        let mut answers = self.answers.lock().unwrap();
+        let answer = answers.get_mut(&device.id).and_then(VecDeque::pop_front);
+        answer.unwrap_or(PushOutcome::Accepted { id: None })
+    }
+}
+
+/// A server, and beside it the node that wakes its phones.
+struct Scene {
+    app: TestApp,
+    node: Core,
+    gateway: Arc<Scripted>,
+}
+
+impl Scene {
+    async fn new(backend: Backend) -> Self {
+        let app = TestApp::new(backend).await;
+        let gateway = Arc::new(Scripted::default());
+        let world = World {
+            clock: app.clock.clone(),
+            entropy: Arc::new(SystemEntropy),
+            push: gateway.clone(),
+        };
+        let config = config(&app.backend, None, vec![]);
+        let node = Core::open(&config, world).await.unwrap();
+        Self { app, node, gateway }
+    }
+
+    fn answer(&self, phone: &Phone, outcomes: impl IntoIterator<Item = PushOutcome>) {
+        let mut answers = self.gateway.answers.lock().unwrap();
+        answers.entry(phone.id()).or_default().extend(outcomes);
+    }
+
+    /// Works off what is due, and says how many pushes each phone was sent.
+    async fn step<const N: usize>(&self, phones: [&Phone; N]) -> [usize; N] {
+        while self.node.workers[0].step().await.unwrap() > 0 {}
+        let sent = std::mem::take(&mut *self.gateway.sent.lock().unwrap());
+        phones.map(|phone| sent.iter().filter(|id| **id == phone.id()).count())
+    }
+
+    async fn targets(&self) -> usize {
+        let with_target = "devices WHERE push_target IS NOT NULL";
+        self.app.backend.count(with_target).await
+    }
+
+    async fn buried(&self) -> usize {
+        let buried = "audit WHERE kind = 'device.push_target_dead'";
+        self.app.backend.count(buried).await
+    }
+}
+
+async fn register(phone: &Phone, target: &str) {
+    let body = json!({ "platform": "fcm", "push_target": target });
+    let answer = phone
+        .call("PUT", "/device/v1/push-target", Some(&body))
+        .await;
+    assert_eq!(answer.unwrap().status, 204);
+}
+
+async fn a_dead_target_is_forgotten_and_the_others_go_on(backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let (bank, alice, first) = scene.app.cast().await;
+    let second = scene.app.phone(&alice).await;
+    register(&first, "first").await;
+    register(&second, "second").await;
+    scene.answer(&first, [dead(known("UNREGISTERED"))]);
+    let id = bank.start("alice").await;
+    assert_eq!(scene.step([&first, &second]).await, [1, 1]);
+    assert_eq!(
+        scene.app.waiting_jobs().await,
+        0,
+        "there is nothing to try again"
+    );
+    assert_eq!((scene.targets().await, scene.buried().await), (1, 1));
+    // Not woken any more, it still finds what waits, and answers.
+    bank.start("alice").await;
+    assert_eq!(scene.step([&first, &second]).await, [0, 1]);
+    assert_eq!(first.inbox().await.unwrap().len(), 2);
+    approve(&first, &id).await;
+    assert_eq!(bank.poll(&id).await.status, 200);
+    register(&first, "new").await;
+    bank.start("alice").await;
+    assert_eq!(scene.step([&first, &second]).await, [1, 1]);
+    let audit = scene.app.services().verify_audit(None).await.unwrap();
+    assert!(audit.is_whole(), "{:?}", audit.findings);
+}
+
+async fn a_target_registered_since_is_not_the_dead_one(backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let (bank, _, phone) = scene.app.cast().await;
+    scene.app.advance(100);
+    register(&phone, "again").await;
+    for (since, targets) in [(99, 1), (100, 0)] {
+        scene.answer(
+            &phone,
+            [PushOutcome::TokenDead {
+                reason: known("Unregistered"),
+                since: Some(after(since)),
+            }],
+        );
+        bank.start("alice").await;
+        assert_eq!(scene.step([&phone]).await, [1]);
+        let buried = 1 - targets;
+        assert_eq!(
+            (scene.targets().await, scene.buried().await),
+            (targets, buried)
+        );
+    }
+    // The same when it was registered while the push was on its way.
+    register(&phone, "third").await;
+    let directory = &scene.app.services().directory;
+    let read = directory.device(&phone.id()).await.unwrap().unwrap();
+    scene.app.advance(1);
+    register(&phone, "fourth").await;
+    let cleared = directory.clear_push_target(&read, crate::support::house::entry());
+    assert!(!cleared.await.unwrap());
+    assert_eq!((scene.targets().await, scene.buried().await), (1, 1));
+}
+
+async fn a_throttled_push_comes_back_when_it_may(backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let (bank, _, phone) = scene.app.cast().await;
+    register(&phone, "target").await;
+    scene.answer(&phone, [throttled(known("QUOTA_EXCEEDED"), 30)]);
+    bank.start("alice").await;
+    assert_eq!(scene.step([&phone]).await, [1]);
+    scene.app.advance(29);
+    assert_eq!(scene.step([&phone]).await, [0]);
+    scene.app.advance(1);
+    assert_eq!(scene.step([&phone]).await, [1]);
+    assert_eq!(scene.app.waiting_jobs().await, 0);
+    // Later than the request lives: given up at once, and the request is none the worse.
+    scene.answer(&phone, [throttled(known("QUOTA_EXCEEDED"), 3600)]);
+    let id = bank.start("alice").await;
+    assert_eq!(scene.step([&phone]).await, [1]);
+    assert_eq!(scene.app.waiting_jobs().await, 0);
+    approve(&phone, &id).await;
+    assert_eq!(bank.poll(&id).await.status, 200);
+}
+
+async fn the_longest_pause_of_several_counts(backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let (bank, alice, first) = scene.app.cast().await;
+    let second = scene.app.phone(&alice).await;
+    let third = scene.app.phone(&alice).await;
+    for phone in [&first, &second, &third] {
+        register(phone, "target").await;
+    }
+    scene.answer(&first, [throttled(known("a"), 5)]);
+    scene.answer(&second, [throttled(known("b"), 20)]);
+    scene.answer(&third, [retry(known("c"))]);
+    bank.start("alice").await;
+    assert_eq!(scene.step([&first, &second, &third]).await, [1, 1, 1]);
+    scene.app.advance(19);
+    assert_eq!(scene.step([&first, &second, &third]).await, [0, 0, 0]);
+    scene.app.advance(1);
+    assert_eq!(scene.step([&first, &second, &third]).await, [1, 1, 1]);
+}
+
+async fn nothing_that_waiting_does_not_mend_is_tried_again(backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let (bank, _, phone) = scene.app.cast().await;
+    register(&phone, "target").await;
+    for outcome in [
+        misconfigured(known("SENDER_ID_MISMATCH")),
+        our_bug(Reason::unknown(400, "PayloadEmpty")),
+        PushOutcome::Unreachable,
+    ] {
+        scene.answer(&phone, [outcome]);
+        let id = bank.start("alice").await;
+        assert_eq!(scene.step([&phone]).await, [1]);
+        scene.app.advance(60);
+        assert_eq!(scene.step([&phone]).await, [0]);
+        approve(&phone, &id).await;
+        assert_eq!(bank.poll(&id).await.status, 200);
+    }
+    assert_eq!(scene.app.waiting_jobs().await, 0);
+    assert_eq!((scene.targets().await, scene.buried().await), (1, 0));
+    assert_eq!(
+        scene.app.backend.count("jobs").await,
+        0,
+        "none is a dead letter"
+    );
+}

@@ -1,0 +1,240 @@
+//! Push services of browsers: what they are sent, what the browser reads, and what their answers mean.
+
+use super::fake_apns::pem;
+use super::fake_push_service::{FakePushService, SUBJECT};
+use super::{dead, known, message, misconfigured, our_bug, retry, throttled};
+use crate::support::{Backend, START, TestApp, approve, config};
+use assent::clock::{Clock as _, ManualClock};
+use assent::crypto::generate::generate;
+use assent::crypto::jose::SigningKey;
+use assent::domain::device::Platform;
+use assent::domain::{Device, Secret, SignatureAlgorithm};
+use assent::outbound::{Outbound, OutboundPolicy};
+use assent::push::web_push::WebPushSettings;
+use assent::push::{PushOutcome, PushRouter, PushSender as _, Reason, WebPush};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// A push service with one browser behind it, without a server.
+struct Line {
+    fake: FakePushService,
+    router: PushRouter,
+    device: Device,
+}
+
+fn vapid_key() -> String {
+    pem("PRIVATE KEY", &generate(SignatureAlgorithm::Es256).0)
+}
+
+impl Line {
+    async fn new(allowed_hosts: &[&str]) -> Self {
+        let fake = FakePushService::new(Arc::new(ManualClock::new(START))).await;
+        let outbound = Outbound::new(OutboundPolicy {
+            allow_loopback_http: true,
+            ..OutboundPolicy::default()
+        });
+        let key = SigningKey::from_pem(&vapid_key(), "vapid", SignatureAlgorithm::Es256);
+        let settings = WebPushSettings {
+            key: key.unwrap(),
+            subject: SUBJECT.into(),
+            allowed_hosts: allowed_hosts
+                .iter()
+                .map(|host| (*host).to_owned())
+                .collect(),
+        };
+        let web_push = WebPush::new(settings, outbound.unwrap()).unwrap();
+        let subscription = fake.subscribe(&web_push.public_key()).to_string();
+        let router = PushRouter {
+            web_push: Some(web_push),
+            ..PushRouter::default()
+        };
+        Self {
+            fake,
+            router,
+            device: super::device(Platform::WebPush, &subscription),
+        }
+    }
+
+    async fn send(&self) -> PushOutcome {
+        let now = self.fake.clock.now();
+        self.router.send(&self.device, &message(), now).await
+    }
+
+    /// The same browser with its subscription changed.
+    fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        let text = self.device.push_target.as_ref().unwrap().expose();
+        let mut subscription = serde_json::from_str(text).unwrap();
+        change(&mut subscription);
+        self.device.push_target = Some(Secret::new(subscription.to_string()));
+    }
+}
+
+fn accepted() -> PushOutcome {
+    PushOutcome::Accepted { id: None }
+}
+
+fn answered(status: u16) -> Reason {
+    known(&format!("the push service answered {status}"))
+}
+
+#[tokio::test]
+async fn only_the_browser_can_read_a_message_which_says_nothing() {
+    let line = Line::new(&["127.0.0.1"]).await;
+    assert_eq!(line.send().await, accepted());
+    line.fake.clock.advance(std::time::Duration::from_secs(100));
+    assert_eq!(line.send().await, accepted());
+    let received = line.fake.received();
+    let shown = |at: usize| {
+        let it = &received[at];
+        [&it.path, &it.ttl, &it.urgency, &it.topic].map(String::as_str)
+    };
+    assert_eq!(
+        shown(0),
+        ["/push/capability", "120", "high", "cmVmZXJlbmNlLTIyLWNocw"]
+    );
+    assert_eq!(
+        shown(1),
+        ["/push/capability", "20", "high", "cmVmZXJlbmNlLTIyLWNocw"]
+    );
+    for message in &received {
+        assert!(message.authorization.starts_with("vapid t=ey"));
+        assert_eq!(
+            serde_json::from_str::<Value>(&message.text).unwrap(),
+            json!({ "reference": "cmVmZXJlbmNlLTIyLWNocw", "localisation_key": "request.waiting" })
+        );
+        let raw = String::from_utf8_lossy(&message.raw);
+        assert!(
+            !raw.contains("reference") && !raw.contains("waiting"),
+            "{raw}"
+        );
+    }
+    assert_ne!(received[0].raw, received[1].raw);
+}
+
+#[tokio::test]
+async fn each_answer_means_what_the_standard_says() {
+    let line = Line::new(&["127.0.0.1"]).await;
+    for (status, retry_after, meaning) in [
+        (200, None, accepted()),
+        (201, None, accepted()),
+        (202, None, accepted()),
+        (404, None, dead(answered(404))),
+        (410, None, dead(answered(410))),
+        (401, None, misconfigured(answered(401))),
+        (403, None, misconfigured(answered(403))),
+        (400, None, our_bug(answered(400))),
+        (413, None, our_bug(answered(413))),
+        (429, None, throttled(answered(429), 60)),
+        (429, Some("7"), throttled(answered(429), 7)),
+        (406, Some("7"), throttled(answered(406), 7)),
+        (500, None, retry(answered(500))),
+        (503, Some("7"), throttled(answered(503), 7)),
+        (302, None, misconfigured(Reason::unknown(302, ""))),
+        (418, None, misconfigured(Reason::unknown(418, ""))),
+    ] {
+        line.fake.reply([(status, retry_after)]);
+        assert_eq!(line.send().await, meaning, "{status} {retry_after:?}");
+    }
+    // A subscription for the key before.
+    line.fake.subscribe("another key");
+    assert_eq!(line.send().await, misconfigured(answered(403)));
+}
+
+#[tokio::test]
+async fn a_phone_does_not_choose_what_we_call() {
+    for (allowed, reached) in [
+        (&["127.0.0.1"][..], true),
+        (&[], false),
+        (&["fcm.googleapis.com", "*.push.apple.com"], false),
+        (&["*"], false),
+        (&["*27.0.0.1"], false),
+        (&["*.0.0.1"], true),
+        (&["27.0.0.1"], false),
+    ] {
+        let line = Line::new(allowed).await;
+        let expected = if reached {
+            accepted()
+        } else {
+            PushOutcome::Unreachable
+        };
+        assert_eq!(line.send().await, expected, "{allowed:?}");
+        assert_eq!(line.fake.received().len(), usize::from(reached));
+    }
+    let mut line = Line::new(&["127.0.0.1", "localhost"]).await;
+    let port = line.fake.url.rsplit_once(':').unwrap().1.to_owned();
+    for endpoint in [
+        format!("http://fcm.googleapis.com@127.0.0.1:{port}/"),
+        format!("http://10.0.0.1:{port}/"),
+        "file:///etc/passwd".into(),
+        "no url".into(),
+    ] {
+        line.change(|subscription| subscription["endpoint"] = endpoint.as_str().into());
+        assert_eq!(line.send().await, PushOutcome::Unreachable, "{endpoint}");
+    }
+    assert!(line.fake.received().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_subscription_is_dead() {
+    for (member, value) in [
+        ("p256dh", json!("")),
+        ("p256dh", json!("BCVxsr7N")),
+        ("auth", json!("AAAA")),
+        ("auth", json!("!")),
+        ("auth", json!(null)),
+    ] {
+        let mut line = Line::new(&["127.0.0.1"]).await;
+        line.change(|subscription| subscription["keys"][member] = value);
+        assert_eq!(
+            line.send().await,
+            dead(known("not a subscription")),
+            "{member}"
+        );
+        assert!(line.fake.received().is_empty());
+    }
+    let mut line = Line::new(&["127.0.0.1"]).await;
+    line.device.push_target = Some(Secret::new("token".into()));
+    assert_eq!(line.send().await, dead(known("not a subscription")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_woken_through_a_server_that_tells_the_service_nothing() {
+    let fake = FakePushService::new(Arc::new(ManualClock::new(START))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("vapid.pem");
+    std::fs::write(&key, vapid_key()).unwrap();
+    let settings = folder.path().join("assent.toml");
+    let text = format!(
+        "[push.web_push]\nvapid_key_file = {key:?}\nsubject = '{SUBJECT}'\nallowed_hosts = ['127.0.0.1']\n"
+    );
+    std::fs::write(&settings, text).unwrap();
+    let app = TestApp::with_file(Backend::sqlite(), Some(&settings), vec![]).await;
+    let names = assent::app::push_gateways(&config(&app.backend, Some(&settings), vec![])).unwrap();
+    let server_key = names[0]
+        .strip_prefix("Web Push (public key ")
+        .and_then(|it| it.strip_suffix(')'));
+    let subscription = fake.subscribe(server_key.unwrap()).to_string();
+    let (bank, alice, phone) = app.cast().await;
+    let body = json!({ "platform": "webpush", "push_target": subscription });
+    let answer = phone
+        .call("PUT", "/device/v1/push-target", Some(&body))
+        .await;
+    assert_eq!(answer.unwrap().status, 204);
+    let id = bank.start("alice").await;
+    app.run_jobs().await;
+    let received = fake.received();
+    assert_eq!(received.len(), 1);
+    approve(&phone, &id).await;
+    assert_eq!(bank.poll(&id).await.status, 200);
+    // The operator's own address says where he is, which the service may know.
+    let text = format!("{received:?}").replace(SUBJECT, "");
+    let phone_id = phone.id();
+    let more = [&id, alice.id.as_str(), phone_id.as_str()];
+    super::assert_tells_nothing(&text, &app, &more);
+
+    fake.reply([(410, None)]);
+    bank.start("alice").await;
+    app.run_jobs().await;
+    let with_target = "devices WHERE push_target IS NOT NULL";
+    assert_eq!(app.backend.count(with_target).await, 0);
+}

@@ -147,7 +147,8 @@ async fn a_database_that_does_not_fit_is_refused(backend: Backend) {
         .unwrap();
     let copy = format!(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-         SELECT {}, description, success, checksum, execution_time FROM _sqlx_migrations",
+         SELECT {}, description, success, checksum, execution_time FROM _sqlx_migrations \
+         WHERE version = {needed}",
         needed + 1
     );
     backend.execute(&copy).await;

@@ -7,6 +7,7 @@ mod fake_push_service;
 mod fcm;
 mod http1;
 mod outcomes;
+mod settings;
 mod web_push;
 
 use crate::support::house::new_device;

@@ -42,6 +42,7 @@ async fn empty(backend: &Backend) -> Backend {
 }
 
 async fn three_processes_migrate_one_fresh_database(backend: Backend) {
+    sqlx::any::install_default_drivers();
     for round in 0..4 {
         let backend = empty(&backend).await;
         let processes: Vec<_> = (0..3).map(|_| migrate(&backend).spawn().unwrap()).collect();

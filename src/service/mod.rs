@@ -43,6 +43,7 @@ use client_assertion::ClientKeyCache;
 use held_polls::HeldPolls;
 use hints::HintIssuer;
 use notify_client::NotifiedClients;
+use notify_device::SettledPhones;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -116,6 +117,7 @@ pub struct Services {
     client_keys: ClientKeyCache,
     held: HeldPolls,
     notified: NotifiedClients,
+    settled_phones: SettledPhones,
     /// One at a time, so that no older view of the keys replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
     /// Slow hashes at a time.
@@ -139,6 +141,7 @@ impl Services {
             client_keys: ClientKeyCache::default(),
             held: HeldPolls::default(),
             notified: NotifiedClients::default(),
+            settled_phones: SettledPhones::default(),
             reloading: tokio::sync::Mutex::default(),
             hashing: Semaphore::new(2),
             jobs_ready: Notify::new(),

@@ -4,11 +4,13 @@ use super::{Services, log_device, log_id};
 use crate::crypto::sha256;
 use crate::domain::device::DeviceState;
 use crate::domain::request::State;
-use crate::domain::{Device, RequestId, RequestKey, Timestamp, UserId};
+use crate::domain::{Device, DeviceId, RequestId, RequestKey, Timestamp, UserId};
 use crate::push::{PushMessage, PushOutcome, Reason};
 use crate::store::StoreError;
 use futures_util::future::join_all;
 use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +39,9 @@ impl Services {
             return Ok(Notified::Done);
         }
         let mut devices = self.directory.devices_of(user).await?;
-        devices.retain(|device| device.state == DeviceState::Active);
+        let settled = self.settled_phones.of(id);
+        devices
+            .retain(|device| device.state == DeviceState::Active && !settled.contains(&device.id));
         // All at once: a gateway that hangs must not hold up the others until the job's lease ends.
         let sent = join_all(
             devices
@@ -47,11 +51,16 @@ impl Services {
         .await;
         let now = self.clock.now();
         let mut notified = Notified::Done;
+        let mut newly_settled = Vec::new();
         for (device, outcome) in devices.iter().zip(sent) {
             match outcome {
-                PushOutcome::Retry { reason } => notified = notified.or_again(&reason, now),
+                PushOutcome::Retry { reason } => {
+                    notified = notified.or_again(&reason, now);
+                    continue;
+                }
                 PushOutcome::Throttled { reason, until } => {
                     notified = notified.or_again(&reason, until);
+                    continue;
                 }
                 PushOutcome::TokenDead { reason, since } => {
                     self.forget_push_target(device, &reason, since).await?;
@@ -62,6 +71,10 @@ impl Services {
                 | PushOutcome::Misconfigured { .. }
                 | PushOutcome::OurBug { .. } => {}
             }
+            newly_settled.push(device.id.clone());
+        }
+        if matches!(notified, Notified::Retry { .. }) {
+            self.settled_phones.add(id, newly_settled, expires_at, now);
         }
         Ok(notified)
     }
@@ -96,6 +109,35 @@ impl Services {
         let entry = self.entry("device.push_target_dead", self.clock.now(), payload);
         self.directory.clear_push_target(device, entry).await?;
         Ok(())
+    }
+}
+
+/// The phones that a job need not wake when it comes back for another: one that has rung must not ring
+/// again and again because its neighbour's gateway is down. Kept in memory alone, since another node or a
+/// restart costs one ring more.
+#[derive(Debug, Default)]
+pub(super) struct SettledPhones(Mutex<HashMap<RequestId, (HashSet<DeviceId>, Timestamp)>>);
+
+impl SettledPhones {
+    fn of(&self, request: RequestId) -> HashSet<DeviceId> {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = table.get(&request);
+        found.map_or_else(HashSet::new, |(devices, _)| devices.clone())
+    }
+
+    fn add(
+        &self,
+        request: RequestId,
+        devices: Vec<DeviceId>,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.retain(|_, (_, until)| now < *until);
+        let (settled, _) = table
+            .entry(request)
+            .or_insert_with(|| (HashSet::new(), expires_at));
+        settled.extend(devices);
     }
 }
 

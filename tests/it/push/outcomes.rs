@@ -18,6 +18,7 @@ on_both!(
     a_throttled_push_comes_back_when_it_may,
     the_longest_pause_of_several_counts,
     nothing_that_waiting_does_not_mend_is_tried_again,
+    a_phone_that_has_rung_does_not_ring_for_another,
 );
 
 /// A gateway that answers as it is told, device by device, and accepts when it is told nothing.
@@ -216,4 +217,27 @@ async fn nothing_that_waiting_does_not_mend_is_tried_again(backend: Backend) {
         0,
         "none is a dead letter"
     );
+}
+
+async fn a_phone_that_has_rung_does_not_ring_for_another(backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let (bank, alice, first) = scene.app.cast().await;
+    let second = scene.app.phone(&alice).await;
+    let third = scene.app.phone(&alice).await;
+    let phones = [&first, &second, &third];
+    for phone in phones {
+        register(phone, "target").await;
+    }
+    let down = || retry(known("UNAVAILABLE"));
+    scene.answer(&first, [down(), down(), down()]);
+    scene.answer(&second, [down()]);
+    scene.answer(&third, [misconfigured(known("SENDER_ID_MISMATCH"))]);
+    bank.start("alice").await;
+    for expected in [[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]] {
+        assert_eq!(scene.step(phones).await, expected);
+        scene.app.advance(5);
+    }
+    // Another request is another matter.
+    bank.start("alice").await;
+    assert_eq!(scene.step(phones).await, [1, 1, 1]);
 }

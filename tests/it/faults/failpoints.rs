@@ -4,7 +4,7 @@
 use super::cast::{Cast, Flow};
 use super::invariants;
 use crate::support::process::{ServerProcess, Site, finish};
-use crate::support::{Backend, on_both};
+use crate::support::{Backend, RedisServers, on_both};
 use assent::domain::Decision;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -49,10 +49,38 @@ pub async fn died(server: &mut ServerProcess, step: &str) {
     );
 }
 
+fn site_on(backend: Backend) -> Site {
+    Site::with(backend, vec![("ciba.interval", "1s".into())])
+}
+
+/// Pending requests in Redis, which knows nothing of the server's death.
+fn site_with_redis() -> Site {
+    let mut settings = RedisServers::single().settings();
+    settings.push(("ciba.interval", "1s".into()));
+    Site::with(Backend::sqlite(), settings)
+}
+
+async fn decide_survives_death_at_every_step(backend: Backend) {
+    decide_survives_death(site_on(backend)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decide_survives_death_at_every_step_with_redis() {
+    decide_survives_death(site_with_redis()).await;
+}
+
+async fn redeem_survives_death_at_every_step(backend: Backend) {
+    redeem_survives_death(site_on(backend)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redeem_survives_death_at_every_step_with_redis() {
+    redeem_survives_death(site_with_redis()).await;
+}
+
 /// Each step for an approval and for a denial, the second decision in the server's life: the first was
 /// acknowledged and must not suffer.
-async fn decide_survives_death_at_every_step(backend: Backend) {
-    let site = Site::with(backend, vec![("ciba.interval", "1s".into())]);
+async fn decide_survives_death(site: Site) {
     let (cast, server) = Cast::new(&site, 1, 1).await;
     server.kill();
     let mut flows = Vec::new();
@@ -79,8 +107,7 @@ async fn decide_survives_death_at_every_step(backend: Backend) {
 
 /// The relying party whose poll died polls again: at most one set of tokens was ever issued, and the
 /// response that went with the server is lost only where the commit came first.
-async fn redeem_survives_death_at_every_step(backend: Backend) {
-    let site = Site::with(backend, vec![("ciba.interval", "1s".into())]);
+async fn redeem_survives_death(site: Site) {
     let (cast, server) = Cast::new(&site, 1, 1).await;
     server.kill();
     let mut flows = Vec::new();

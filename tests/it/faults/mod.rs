@@ -9,6 +9,7 @@ mod failpoints;
 mod invariants;
 mod kill;
 mod notify;
+mod overload;
 mod postgres;
 mod redis_data;
 mod redis_failover;

@@ -3,6 +3,7 @@
 use super::App;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::ConnectionType;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use tracing::Instrument as _;
@@ -23,6 +24,11 @@ pub async fn observe<B: MessageBody>(
     let span = tracing::info_span!("request", id, method, route);
     let started = app.clock.now();
     let mut response = next.call(request).instrument(span.clone()).await?;
+    if app.draining.is_cancelled() {
+        // Else the client sends its next request over a connection that is about to end.
+        let head = response.response_mut().head_mut();
+        head.set_connection_type(ConnectionType::Close);
+    }
     let status = response.status();
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID.clone(), value);

@@ -219,6 +219,7 @@ async fn a_draining_server_answers_held_polls_at_once(ground: Ground) {
         app.server.core.shutdown.draining.cancel();
     });
     assert_oauth_error(&held, 400, "authorization_pending");
+    assert_eq!(held.header("connection"), Some("close"));
     if let Ok(answer) = app.http.get(&ready, &[]).await {
         assert_eq!((answer.status, answer.body.as_str()), (503, "draining\n"));
     }

@@ -1,4 +1,4 @@
-# assent in an image without a shell, as a user without rights.
+# assent as a user without rights.
 #
 #   docker build -t assent .
 FROM rust:1.95.0-bookworm AS build
@@ -17,12 +17,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp target/release/assent /usr/local/bin/assent \
     && mkdir /data
 
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM debian:bookworm-slim
 COPY --from=build /usr/local/bin/assent /usr/local/bin/assent
 # For what a server keeps beside its stores, such as the deployment key of dev mode.
-COPY --from=build --chown=nonroot:nonroot /data /data
+COPY --from=build --chown=65534:65534 /data /data
 WORKDIR /data
-USER nonroot
+USER 65534:65534
 ENV ASSENT_SERVER__PUBLIC_LISTEN=0.0.0.0:8080
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s CMD ["assent", "healthcheck"]

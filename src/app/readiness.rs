@@ -4,6 +4,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::domain::Timestamp;
 use crate::http::Readiness;
 use crate::service::{Services, StoreError};
+use crate::store::MAX_CLOCK_DIFFERENCE;
 use crate::store::redis::Redis;
 use crate::store::sql::Db;
 use crate::telemetry;
@@ -11,8 +12,6 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How far a node's clock and a store's may differ before the node is not ready.
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 /// How long a probe waits for a store.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 

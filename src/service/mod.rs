@@ -35,6 +35,7 @@ use crate::domain::{DeviceId, RequestId, Timestamp};
 use crate::entropy::Entropy;
 use crate::outbound::Outbound;
 use crate::push::PushSender;
+use crate::store::MAX_CLOCK_DIFFERENCE;
 pub use crate::store::StoreError;
 use crate::store::sql::{AuditEntry, AuditLog, Directory, KeyTable, Ledger, TokenStore};
 use crate::store::{PendingRequests, ReplayCache};
@@ -51,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How much longer than needed it is remembered that something was used: clocks of two nodes may be this
 /// far apart, each by what readiness allows from the stores'.
-const CLOCKS_APART: Duration = Duration::from_secs(4);
+const CLOCKS_APART: Duration = MAX_CLOCK_DIFFERENCE.saturating_mul(2);
 
 /// The numbers and rules an operator chose.
 #[derive(Clone)]

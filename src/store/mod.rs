@@ -15,6 +15,9 @@ use async_trait::async_trait;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How far a store's clock and a node's may differ before the node does not serve.
+pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+
 /// How long a record outlives the time in which its approval can be redeemed, so that a late poll still
 /// gets the precise answer.
 const AFTERLIFE: Duration = Duration::from_secs(600);

@@ -5,13 +5,10 @@ use super::failure::{is_forbidden, is_no_cluster};
 use super::router::Router;
 use super::url::Arrangement;
 use crate::domain::{Partition, Timestamp};
-use crate::store::StoreError;
+use crate::store::{MAX_CLOCK_DIFFERENCE, StoreError};
 use redis::Value;
 use std::collections::HashMap;
 use std::time::Duration;
-
-/// How far a server's clock and ours may differ.
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 
 /// What an operator must change about Redis.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Leased jobs in Redis: in each partition a sorted set of due times and a hash of payloads.
 
 use super::keys::Keys;
-use super::pending::millis;
+use super::millis;
 use super::record::{read_job, write_job};
 use super::router::Router;
 use super::schedule::{Asked, Schedule};
@@ -166,16 +166,25 @@ impl JobQueue for RedisJobQueue {
         }
         let limit = limit as usize;
         let mut jobs = Vec::new();
+        let mut away: Vec<Partition> = Vec::new();
         for asked in self.schedule.due(now) {
             if jobs.len() >= limit {
                 break;
+            }
+            if away.contains(&asked.partition) {
+                continue;
             }
             let room = limit - jobs.len();
             match self.claim_in(asked, room, now.plus(lease), now).await {
                 Ok(claimed) => jobs.extend(claimed),
                 // A server that is away must not keep the others' jobs from being done.
                 Err(error) => {
-                    self.schedule.put_off(asked.partition, now.plus(PUT_OFF));
+                    // One wait for all that live there, or its partitions would take their turns at waiting.
+                    let neighbours = self.router.neighbours(asked.partition);
+                    for partition in &neighbours {
+                        self.schedule.put_off(*partition, now.plus(PUT_OFF));
+                    }
+                    away.extend(neighbours);
                     trouble = Some(error);
                 }
             }

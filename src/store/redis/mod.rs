@@ -118,3 +118,12 @@ impl Redis {
         tokio::join!(self.router.keep(stop.clone()), listener.run(now, stop));
     }
 }
+
+/// How long a key lives that is of use until `end`. Relative, so that the server's clock does not matter.
+fn ttl(end: Timestamp, now: Timestamp) -> u64 {
+    millis(end.since(now)).max(1)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

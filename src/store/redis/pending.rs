@@ -6,6 +6,7 @@ use super::router::Router;
 use super::schedule::Schedule;
 use super::script::{CREATE, POLL, PROJECT, RELEASE, RESERVE};
 use super::wake::Wake;
+use super::{millis, ttl};
 use crate::domain::pacing::{MAX_INTERVAL, Pace, SLOW_DOWN, TOLERANCE};
 use crate::domain::request::{BackchannelRequest, Facts, State, redeemable_until};
 use crate::domain::{Partition, RequestId, RequestKey, Timestamp, UserId};
@@ -59,15 +60,6 @@ impl RedisPendingRequests {
 /// When nobody can ask about a request any more.
 fn forgotten_at(expires_at: Timestamp) -> Timestamp {
     redeemable_until(expires_at).plus(AFTERLIFE)
-}
-
-/// How long a key lives that is of use until `end`. Relative, so that the server's clock does not matter.
-pub(super) fn ttl(end: Timestamp, now: Timestamp) -> u64 {
-    millis(end.since(now)).max(1)
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[async_trait]

@@ -1,9 +1,9 @@
 //! What was used, remembered in Redis.
 
 use super::keys::Keys;
-use super::pending::ttl;
 use super::router::Router;
 use super::script::FIRST_USE;
+use super::ttl;
 use crate::crypto::sha256_base64url;
 use crate::domain::Timestamp;
 use crate::store::{ReplayCache, StoreError};

@@ -312,6 +312,16 @@ impl Router {
         Ok((address.clone(), connection))
     }
 
+    /// The partitions that live where this one does, itself among them.
+    pub fn neighbours(&self, partition: Partition) -> Vec<Partition> {
+        let table = self.table();
+        let home = table.primary(partition).ok();
+        let lives_there = |other: &Partition| {
+            *other == partition || home.is_some() && table.primary(*other).ok() == home
+        };
+        (0..=u8::MAX).map(Partition).filter(lives_there).collect()
+    }
+
     /// Whether a server is a primary that this node is connected to.
     pub fn is_connected(&self, address: &Address) -> bool {
         self.table().nodes.contains_key(address)

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the subscription shows that it lives.
 const PING_EVERY: Duration = Duration::from_millis(500);
-/// How long it may take to.
+/// How long the server may take to answer it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(100);

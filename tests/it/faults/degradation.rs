@@ -69,19 +69,21 @@ async fn without_the_database_pending_polls_go_on() {
     }
 }
 
-/// Redis cannot be reached, or does not answer: nobody is let past a check that cannot be made.
-#[tokio::test(flavor = "multi_thread")]
-async fn without_redis_nothing_is_skipped() {
+async fn redis_behind_a_wire() -> (Wire, RedisServers) {
     let redis = RedisServers::single();
     let server = redis
         .url
         .trim_start_matches("redis://")
         .trim_end_matches("/0");
     let wire = Wire::to(server.to_owned()).await;
-    let redis = RedisServers {
-        url: format!("redis://127.0.0.1:{}/0", wire.port),
-        ..redis
-    };
+    let url = format!("redis://127.0.0.1:{}/0", wire.port);
+    (wire, RedisServers { url, ..redis })
+}
+
+/// Redis cannot be reached, or does not answer: nobody is let past a check that cannot be made.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_nothing_is_skipped() {
+    let (wire, redis) = redis_behind_a_wire().await;
     let ground = Ground::with_redis(Backend::sqlite(), redis);
     let app = TestApp::on_with(ground, vec![("redis.timeout", "300ms".into())]).await;
     let (bank, _, phone) = app.cast().await;
@@ -152,16 +154,7 @@ async fn who_sends_no_body_takes_no_place() {
 /// More than the node can do: what begins is refused, what decides gets through.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_node_gives_up_what_begins_first() {
-    let redis = RedisServers::single();
-    let server = redis
-        .url
-        .trim_start_matches("redis://")
-        .trim_end_matches("/0");
-    let wire = Wire::to(server.to_owned()).await;
-    let redis = RedisServers {
-        url: format!("redis://127.0.0.1:{}/0", wire.port),
-        ..redis
-    };
+    let (wire, redis) = redis_behind_a_wire().await;
     let ground = Ground::with_redis(Backend::sqlite(), redis);
     let limit = ("server.max_in_progress", "8".into());
     let app = TestApp::on_with(ground, vec![limit]).await;

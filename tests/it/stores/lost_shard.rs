@@ -102,3 +102,41 @@ async fn the_others_go_on() {
     redis.check(|| SystemClock.now()).await.unwrap();
     assert!(redis.now().await.is_ok());
 }
+
+/// One that does not answer costs a wait now and then, and not one for each who lives there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_one_holds_up_no_job_of_the_others() {
+    let cluster = RedisCluster::start();
+    let redis = RedisServers {
+        url: cluster.url.clone(),
+        prefix: "assent".into(),
+    }
+    .open();
+    let (pending, jobs) = (redis.pending(INTERVAL), redis.jobs());
+    for n in 0..=u8::MAX {
+        pending.create(&request_in(n), at(0)).await.unwrap();
+    }
+    let silent = cluster.owner(0, &cluster.servers[0]).clone();
+    let own = silent.cli(&["cluster", "myid"]).trim().to_owned();
+    let replicas = silent.cli(&["cluster", "replicas", &own]);
+    let is_replica = |port: u16| replicas.contains(&format!(":{port}@"));
+    let held = |signal: &str| {
+        silent.signal(signal);
+        let all = cluster.servers.iter();
+        all.filter(|server| is_replica(server.port))
+            .for_each(|server| server.signal(signal));
+    };
+    held("STOP");
+    let work = async {
+        let mut claimed = 0;
+        while claimed < 100 {
+            if let Ok(jobs) = jobs.claim(32, LEASE, at(1)).await {
+                claimed += jobs.len();
+            }
+        }
+    };
+    // Two seconds for each of its eighty people would be far more.
+    let done = tokio::time::timeout(Duration::from_secs(45), work).await;
+    held("CONT");
+    done.expect("the others' jobs wait for it");
+}

@@ -1,6 +1,7 @@
 //! Work that is done later: a job is a due time and what to do then.
 
 use super::client::DeliveryMode;
+use super::event::Event;
 use super::outcome::DecidedRequest;
 use super::request::redeemable_until;
 use super::{Partition, RequestId, Timestamp, UserId};
@@ -24,6 +25,8 @@ pub enum Job {
         partition: Partition,
         deadline: Timestamp,
     },
+    /// Tell the operator's systems of an event.
+    PublishEvent { event: Event },
 }
 
 impl Job {
@@ -44,6 +47,7 @@ impl Job {
         match self {
             Self::NotifyDevice { request_id, .. } => format!("notify_device:{request_id}"),
             Self::NotifyClient { request_id, .. } => format!("notify_client:{request_id}"),
+            Self::PublishEvent { event } => format!("publish_event:{}", event.id),
         }
     }
 
@@ -53,14 +57,16 @@ impl Job {
             Self::NotifyDevice { partition, .. } | Self::NotifyClient { partition, .. } => {
                 *partition
             }
+            Self::PublishEvent { event } => event.partition,
         }
     }
 
     /// After this there is nothing left to do it for.
-    pub const fn deadline(&self) -> Timestamp {
+    pub fn deadline(&self) -> Timestamp {
         match self {
             Self::NotifyDevice { expires_at, .. } => *expires_at,
             Self::NotifyClient { deadline, .. } => *deadline,
+            Self::PublishEvent { event } => event.told_until(),
         }
     }
 }

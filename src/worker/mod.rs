@@ -122,7 +122,7 @@ impl Worker {
                             .give_up_on_client(claim, *request_id, *partition, &reason)
                             .await?
                     }
-                    Job::NotifyDevice { .. } => false,
+                    Job::NotifyDevice { .. } | Job::PublishEvent { .. } => false,
                 } || self.queue.bury(claim, &reason, now).await?;
                 settled(claim, buried, "dead");
             }
@@ -152,6 +152,8 @@ impl Worker {
                     Notified::Retry { reason, earliest } => Attempt::Again(reason, earliest),
                 }
             }
+            // Nobody has asked to be told.
+            Job::PublishEvent { .. } => Attempt::Done,
             Job::NotifyClient { request_id, .. } => {
                 match self.services.notify_client(*request_id).await? {
                     Delivered::Done => Attempt::Done,

@@ -3,6 +3,7 @@
 
 use crate::crypto::sha256_base64url;
 use crate::domain::client::DeliveryMode;
+use crate::domain::event::Event;
 use crate::domain::request::Facts;
 use crate::domain::{
     BindingMessage, ClientId, Job, Partition, RequestId, RequestKey, Scope, Timestamp, UserId,
@@ -94,6 +95,8 @@ enum Work {
     NotifyDevice(UserId, Timestamp),
     #[serde(rename = "c")]
     NotifyClient(Timestamp),
+    #[serde(rename = "e")]
+    PublishEvent(Event),
 }
 
 pub fn write_job(job: &Job) -> String {
@@ -104,22 +107,23 @@ pub fn write_job(job: &Job) -> String {
             ..
         } => Work::NotifyDevice(user_id.clone(), *expires_at),
         Job::NotifyClient { deadline, .. } => Work::NotifyClient(*deadline),
+        Job::PublishEvent { event } => Work::PublishEvent(event.clone()),
     };
     serde_json::to_string(&work).expect("a job serialises")
 }
 
 pub fn read_job(id: &str, partition: Partition, text: &str) -> Option<Job> {
-    let (_, request) = id.split_once(':')?;
-    let request_id = RequestId::parse(request)?;
+    let request_id = || RequestId::parse(id.split_once(':')?.1);
     Some(match serde_json::from_str(text).ok()? {
+        Work::PublishEvent(event) => Job::PublishEvent { event },
         Work::NotifyDevice(user_id, expires_at) => Job::NotifyDevice {
-            request_id,
+            request_id: request_id()?,
             partition,
             user_id,
             expires_at,
         },
         Work::NotifyClient(deadline) => Job::NotifyClient {
-            request_id,
+            request_id: request_id()?,
             partition,
             deadline,
         },

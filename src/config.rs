@@ -1,10 +1,12 @@
 //! Settings: the embedded defaults, then a file, then the environment, then the command line.
 
 mod keys;
+mod prompts;
 mod push;
 mod validate;
 
 pub use keys::Keys;
+pub use prompts::Prompts;
 pub use push::{Apns, ApnsEnvironment, Fcm, Push, WebPush};
 
 use crate::domain::{Secret, SignatureAlgorithm};
@@ -25,6 +27,7 @@ pub struct Config {
     pub redis: Redis,
     pub keys: Keys,
     pub ciba: Ciba,
+    pub prompts: Prompts,
     pub tokens: Tokens,
     pub devices: Devices,
     pub clients: Clients,

@@ -14,6 +14,7 @@ use crate::server::{Server, Settings};
 use anyhow::Context as _;
 use assent::app::World;
 use assent::crypto::{base64url, sha256};
+use assent::domain::prompts::{PromptBudget, PromptBudgets};
 use assent::domain::request::{Facts, State};
 use assent::domain::{Job, Partition, RequestId, RequestKey, Timestamp, UserId};
 use assent::store::redis::{Redis, RedisPendingRequests, RedisUrl};
@@ -170,8 +171,8 @@ impl Requests {
         Facts {
             id,
             partition: Partition(id.as_bytes()[0]),
-            user_id: UserId::new(user.clone()),
-            subject: user,
+            user_id: UserId::new(user),
+            sector: None,
             created_at: self.now,
             expires_at: self.now.plus(LIFE),
             ..self.pattern.clone()
@@ -200,6 +201,7 @@ impl Requests {
             ("state", name(format!("state:{id}")), 1),
             ("facts", name(format!("facts:{id}")), 1),
             ("open", name(format!("open:{user_id}")), 1),
+            ("prompts", name(format!("prompts:{user_id}")), 1),
             ("due", name("due".into()), waiting),
             ("jobs", jobs, waiting),
         ] {
@@ -208,6 +210,13 @@ impl Requests {
         Ok(sizes)
     }
 }
+
+/// As the settings have it.
+const BUDGETS: PromptBudgets = PromptBudgets([
+    PromptBudget::new(3, Duration::from_secs(300)),
+    PromptBudget::new(10, Duration::from_secs(3600)),
+    PromptBudget::new(20, Duration::from_secs(86_400)),
+]);
 
 struct Create {
     requests: Arc<Requests>,
@@ -218,12 +227,14 @@ impl Worker for Create {
     async fn operate(&mut self, number: usize) -> anyhow::Result<()> {
         let facts = self.requests.facts(self.first + number);
         let new = NewRequest {
-            job: Job::NotifyDevice {
+            job: Some(Job::NotifyDevice {
                 request_id: facts.id,
                 partition: facts.partition,
                 user_id: facts.user_id.clone(),
                 expires_at: facts.expires_at,
-            },
+            }),
+            budgets: BUDGETS,
+            instead: None,
             facts,
             per_client: 3,
             per_user: 5,

@@ -5,6 +5,7 @@ use crate::crypto::client_keys::ClientKeySet;
 use crate::outbound::{Outbound, OutboundPolicy};
 use crate::service::Policy;
 use crate::service::hints::HintIssuer;
+use crate::service::quiet::QuietPolicy;
 use anyhow::Context as _;
 
 pub fn policy(config: &Config) -> anyhow::Result<Policy> {
@@ -14,6 +15,12 @@ pub fn policy(config: &Config) -> anyhow::Result<Policy> {
         max_expiry: config.ciba.max_expiry,
         interval: config.ciba.interval,
         open_requests_per_user: config.ciba.open_requests_per_user,
+        prompt_budgets: config.prompts.budgets(),
+        quiet: QuietPolicy {
+            after_denial: config.prompts.pause_after_denial,
+            after_fraud: config.prompts.block_after_fraud,
+            lock_device: config.prompts.lock_device_after_fraud,
+        },
         max_long_poll: config.ciba.max_long_poll,
         held_polls_per_client: config.ciba.held_polls_per_client,
         access_token_lifetime: config.tokens.access_token_lifetime,

@@ -4,7 +4,7 @@ use super::Context;
 use super::output::time;
 use crate::domain::client::{
     AccessTokenFormat, ClientAuthMethod, ClientAuthentication, Delivery, DeliveryMode, Grant,
-    HintKind, KeySource, Registration, SecretTransport, SubjectType,
+    HintKind, KeySource, Registration, SecretTransport, SubjectType, UnknownUser,
 };
 use crate::domain::{BindingMessage, ClientId, Scope, SignatureAlgorithm};
 use anyhow::Context as _;
@@ -64,6 +64,13 @@ pub struct Add {
     /// Demand the person's user_code with each request
     #[arg(long)]
     user_code: bool,
+    /// Have people type on their phone a code of so many digits that it shows them (2 to 8)
+    #[arg(long, value_name = "DIGITS", num_args = 0..=1, default_missing_value = "6",
+        value_parser = clap::value_parser!(u8).range(2..=8))]
+    matching_code: Option<u8>,
+    /// Answer for somebody unknown as for anybody, with a request that runs out unanswered
+    #[arg(long)]
+    decoys: bool,
     /// Give it a sub of its own for each person
     #[arg(long)]
     pairwise: bool,
@@ -96,6 +103,12 @@ impl Add {
             delivery: self.delivery()?,
             hints: self.hints.iter().copied().collect(),
             user_code: self.user_code,
+            matching_code: self.matching_code,
+            unknown_user: if self.decoys {
+                UnknownUser::Decoy
+            } else {
+                UnknownUser::Told
+            },
             subject: SubjectType::Public,
             id_token_algorithm: self.token_alg,
             access_token_format: self.token_format,

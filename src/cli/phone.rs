@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::app::World;
+use crate::domain::challenge::Matching;
 use crate::domain::{Decision, DenyReason, RequestId};
 use crate::phone::{self, EnrolmentLink, ShownRequest};
 use anyhow::Context as _;
@@ -48,7 +49,12 @@ enum PhoneCommand {
     /// Show every request as it arrives, until interrupted
     Watch,
     /// Approve a request; without an id, the only one that waits
-    Approve { id: Option<String> },
+    Approve {
+        id: Option<String>,
+        /// The code that the requester shows, where one must be typed
+        #[arg(long)]
+        code: Option<String>,
+    },
     /// Deny a request; without an id, the only one that waits
     Deny {
         id: Option<String>,
@@ -108,12 +114,10 @@ impl Phone {
             PhoneCommand::Enrol { .. } => Ok(()),
             PhoneCommand::List => list(&phone, context).await,
             PhoneCommand::Watch => watch(&phone, context).await,
-            PhoneCommand::Approve { id } => {
-                answer(&phone, context, id.as_deref(), Decision::Approve, None).await
+            PhoneCommand::Approve { id, code } => {
+                approve(&phone, context, id.as_deref(), code.as_deref()).await
             }
-            PhoneCommand::Deny { id, reason } => {
-                answer(&phone, context, id.as_deref(), Decision::Deny, reason).await
-            }
+            PhoneCommand::Deny { id, reason } => deny(&phone, context, id.as_deref(), reason).await,
         }
     }
 }
@@ -154,13 +158,48 @@ async fn watch(phone: &phone::Phone, context: &Context) -> anyhow::Result<()> {
     }
 }
 
-async fn answer(
+async fn approve(
     phone: &phone::Phone,
     context: &Context,
     id: Option<&str>,
-    decision: Decision,
+    code: Option<&str>,
+) -> anyhow::Result<()> {
+    let request = chosen(phone, context, id).await?;
+    match (code, request.challenge.matching) {
+        (None, Matching::None) => phone.answer(&request, Decision::Approve, None).await?,
+        (Some(code), Matching::Code) => {
+            let answer = phone.approve_with_code(&request, code).await?;
+            phone::refuse(answer, 200)?;
+        }
+        (None, Matching::Code) => {
+            anyhow::bail!("this request wants the code that the requester shows: --code CODE")
+        }
+        (Some(_), Matching::None) => anyhow::bail!("this request wants no code"),
+    }
+    let done = json!({ "id": request.challenge.jti, "decision": Decision::Approve });
+    context.output.result("Approved.", &done);
+    Ok(())
+}
+
+async fn deny(
+    phone: &phone::Phone,
+    context: &Context,
+    id: Option<&str>,
     reason: Option<DenyReason>,
 ) -> anyhow::Result<()> {
+    let request = chosen(phone, context, id).await?;
+    phone.answer(&request, Decision::Deny, reason).await?;
+    let done = json!({ "id": request.challenge.jti, "decision": Decision::Deny });
+    context.output.result("Denied.", &done);
+    Ok(())
+}
+
+/// The request that is meant, shown before it is answered.
+async fn chosen(
+    phone: &phone::Phone,
+    context: &Context,
+    id: Option<&str>,
+) -> anyhow::Result<ShownRequest> {
     let id = match id {
         Some(id) => {
             RequestId::parse(id).context("this is no request id; see `assent phone list`")?
@@ -169,15 +208,7 @@ async fn answer(
     };
     let request = phone.show(id).await?;
     context.output.say(&render(&request));
-    phone.answer(&request, decision, reason).await?;
-    let done = match decision {
-        Decision::Approve => "Approved.",
-        Decision::Deny => "Denied.",
-    };
-    context
-        .output
-        .result(done, &json!({ "id": id, "decision": decision }));
-    Ok(())
+    Ok(request)
 }
 
 async fn only_one(phone: &phone::Phone) -> anyhow::Result<RequestId> {

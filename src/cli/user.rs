@@ -1,4 +1,4 @@
-//! `assent user add|lock|list`.
+//! `assent user add|lock|unblock|list`.
 
 use super::Context;
 use super::output::time;
@@ -21,6 +21,8 @@ pub enum User {
     },
     /// Lock a person: open requests are cancelled, nobody can ask them any more
     Lock { login: String },
+    /// Let a person be asked again who reported fraud, or mistyped codes
+    Unblock { login: String },
     /// Set a person's user_code, read from standard input; an empty line removes it
     SetCode { login: String },
     /// End every token that was issued for a person so far
@@ -58,6 +60,14 @@ impl User {
                 output.result(
                     &format!("{login} is locked; open requests cancelled: {cancelled}."),
                     &json!({ "sub": user.id, "locked": true, "cancelled_requests": cancelled }),
+                );
+            }
+            Self::Unblock { login } => {
+                let user = find(&core, &login).await?;
+                core.services.unblock_user(&user).await?;
+                output.result(
+                    &format!("{login} can be asked again, and type codes."),
+                    &json!({ "sub": user.id, "unblocked": true }),
                 );
             }
             Self::SetCode { login } => {

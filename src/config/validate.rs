@@ -73,6 +73,7 @@ impl Config {
         if lifetime < Duration::from_secs(1) || lifetime > Duration::from_secs(900) {
             return invalid("tokens.access_token_lifetime", "must be from 1s to 15m");
         }
+        self.prompts.validate()?;
         self.push.validate()?;
         self.keys.validate(&self.tokens, &self.ciba)
     }

@@ -107,6 +107,16 @@ impl KeyRing {
         auth_req_id::open(key, client, id)
     }
 
+    /// The matching code of a request, which is stored nowhere; `None` for a handle whose key is gone.
+    pub fn matching_code(&self, id: &AuthReqId, digits: u8) -> Option<String> {
+        let keys = self.keys();
+        let key = keys.id_mac.get(u32::from(auth_req_id::key_version(id)?))?;
+        let mac = key.mac("matching-code", &[id.expose().as_bytes()]);
+        let number = mac[..8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        let width = usize::from(digits);
+        Some(format!("{:0width$}", number % 10_u64.pow(digits.into())))
+    }
+
     // Secrets
 
     /// The verifier to store for a client secret we made.
@@ -182,6 +192,13 @@ impl KeyRing {
         let keys = self.keys();
         let (_, key) = keys.subject.active();
         Partition(key.mac("partition", &[user.as_str().as_bytes()])[0])
+    }
+
+    /// Who is asked in place of somebody nobody knows: for one hint always the same nobody.
+    pub fn decoy(&self, hint: &str) -> UserId {
+        let keys = self.keys();
+        let mac = keys.subject.active().1.mac("decoy", &[hint.as_bytes()]);
+        UserId::new(base64url(&mac[..16]))
     }
 
     /// What stands for a person in a new challenge: tells nothing about the `sub`.

@@ -1,5 +1,7 @@
 //! The approval: what the phone signs over the challenge it showed.
 
+use super::challenge::Matching;
+use super::matching::is_code;
 use super::{DeviceId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -64,8 +66,10 @@ pub enum InvalidApproval {
     Jti,
     #[error("reason goes with a denial only")]
     Reason,
-    #[error("code goes with a challenge that asks for one")]
+    #[error("code goes with the approval of a challenge that asks for one")]
     Code,
+    #[error("code must be the digits that the other screen shows")]
+    NoCode,
 }
 
 impl Approval {
@@ -76,6 +80,7 @@ impl Approval {
         device: &DeviceId,
         issuer: &str,
         challenge_hash: &str,
+        matching: Matching,
         now: Timestamp,
     ) -> Result<(), InvalidApproval> {
         let iat = Timestamp::from_secs(self.iat);
@@ -91,10 +96,19 @@ impl Approval {
             Err(InvalidApproval::Jti)
         } else if self.reason.is_some() && self.decision == Decision::Approve {
             Err(InvalidApproval::Reason)
-        } else if self.code.is_some() {
-            Err(InvalidApproval::Code)
         } else {
-            Ok(())
+            self.check_code(matching)
+        }
+    }
+
+    /// Whether there is a code where there must be one. Whether it is right is another question, which ends
+    /// the request.
+    fn check_code(&self, matching: Matching) -> Result<(), InvalidApproval> {
+        match (matching, self.decision, &self.code) {
+            (Matching::Code, Decision::Approve, Some(code)) if is_code(code) => Ok(()),
+            (Matching::Code, Decision::Approve, _) => Err(InvalidApproval::NoCode),
+            (_, _, Some(_)) => Err(InvalidApproval::Code),
+            (_, _, None) => Ok(()),
         }
     }
 }
@@ -120,16 +134,18 @@ mod tests {
 
     #[test]
     fn each_claim_is_checked() {
-        let check = |change: &dyn Fn(&mut Approval)| {
+        let check_against = |matching, change: &dyn Fn(&mut Approval)| {
             let mut changed = approval();
             change(&mut changed);
             changed.check(
                 &DeviceId::new("device"),
                 "https://as.example",
                 "hash",
+                matching,
                 Timestamp::from_secs(1000),
             )
         };
+        let check = |change: &dyn Fn(&mut Approval)| check_against(Matching::None, change);
         assert_eq!(check(&|_| ()), Ok(()));
         assert_eq!(check(&|a| a.iat = 700), Ok(()));
         assert_eq!(check(&|a| a.iat = 1300), Ok(()));
@@ -161,5 +177,17 @@ mod tests {
             check(&|a| a.code = Some("123456".into())),
             Err(InvalidApproval::Code)
         );
+        let with_code = |code: Option<&str>, decision| {
+            check_against(Matching::Code, &|a| {
+                a.code = code.map(str::to_owned);
+                a.decision = decision;
+            })
+        };
+        let (yes, no) = (Decision::Approve, Decision::Deny);
+        assert_eq!(with_code(Some("123456"), yes), Ok(()));
+        assert_eq!(with_code(None, no), Ok(()));
+        assert_eq!(with_code(Some("123456"), no), Err(InvalidApproval::Code));
+        assert_eq!(with_code(None, yes), Err(InvalidApproval::NoCode));
+        assert_eq!(with_code(Some("12345x"), yes), Err(InvalidApproval::NoCode));
     }
 }

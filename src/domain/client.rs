@@ -41,6 +41,12 @@ pub struct Registration {
     pub audience: Option<String>,
     /// Requests of this client that may be open for one person at a time.
     pub open_requests_per_user: u32,
+    /// The length of the code that people must type on their phone (`backchannel_matching_code`);
+    /// `None`: no code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matching_code: Option<u8>,
+    #[serde(default, skip_serializing_if = "UnknownUser::is_told")]
+    pub unknown_user: UnknownUser,
     /// How long a poll is held when the request does not say (CIBA Core 10.1.1); zero: not at all.
     pub long_poll: Duration,
 }
@@ -61,6 +67,8 @@ impl Registration {
             access_token_format: AccessTokenFormat::Jwt,
             audience: None,
             open_requests_per_user: 3,
+            matching_code: None,
+            unknown_user: UnknownUser::Told,
             long_poll: Duration::ZERO,
         }
     }
@@ -84,6 +92,34 @@ impl Registration {
 
     pub fn allows(&self, grant: Grant) -> bool {
         self.grants.contains(&grant)
+    }
+}
+
+impl SubjectType {
+    /// The sector that knows people by a `sub` of its own.
+    pub fn sector(&self) -> Option<&str> {
+        match self {
+            Self::Public => None,
+            Self::Pairwise { sector } => Some(sector),
+        }
+    }
+}
+
+/// What a client gets that asks for somebody who cannot be asked: nobody we know, somebody locked, or
+/// without a phone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownUser {
+    /// The error `unknown_user_id` (CIBA Core 13).
+    #[default]
+    Told,
+    /// A request like any other that nobody answers, so that it does not learn who is known here.
+    Decoy,
+}
+
+impl UnknownUser {
+    fn is_told(&self) -> bool {
+        *self == Self::Told
     }
 }
 

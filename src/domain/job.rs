@@ -4,9 +4,12 @@ use super::client::DeliveryMode;
 use super::event::Event;
 use super::outcome::DecidedRequest;
 use super::request::redeemable_until;
-use super::{Partition, RequestId, Timestamp, UserId};
+use super::{DeviceId, Partition, RequestId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+/// Longer than any request lives that a report of fraud could cancel.
+const FRAUD_HANDLED_WITHIN: Duration = Duration::from_secs(3600);
 
 /// What to do. One kind per worker action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,23 @@ pub enum Job {
         request_id: RequestId,
         partition: Partition,
         deadline: Timestamp,
+    },
+    /// Tell the person's other devices that a request is over.
+    NotifyResolved {
+        request_id: RequestId,
+        partition: Partition,
+        user_id: UserId,
+        /// The one device that knows.
+        answered_by: Option<DeviceId>,
+        expires_at: Timestamp,
+    },
+    /// Draw the consequences of a report of fraud.
+    HandleFraud {
+        request_id: RequestId,
+        partition: Partition,
+        user_id: UserId,
+        device_id: DeviceId,
+        reported_at: Timestamp,
     },
     /// Tell the operator's systems of an event.
     PublishEvent { event: Event },
@@ -47,6 +67,8 @@ impl Job {
         match self {
             Self::NotifyDevice { request_id, .. } => format!("notify_device:{request_id}"),
             Self::NotifyClient { request_id, .. } => format!("notify_client:{request_id}"),
+            Self::NotifyResolved { request_id, .. } => format!("notify_resolved:{request_id}"),
+            Self::HandleFraud { request_id, .. } => format!("handle_fraud:{request_id}"),
             Self::PublishEvent { event } => format!("publish_event:{}", event.id),
         }
     }
@@ -54,9 +76,10 @@ impl Job {
     /// Where its person lives.
     pub const fn partition(&self) -> Partition {
         match self {
-            Self::NotifyDevice { partition, .. } | Self::NotifyClient { partition, .. } => {
-                *partition
-            }
+            Self::NotifyDevice { partition, .. }
+            | Self::NotifyClient { partition, .. }
+            | Self::NotifyResolved { partition, .. }
+            | Self::HandleFraud { partition, .. } => *partition,
             Self::PublishEvent { event } => event.partition,
         }
     }
@@ -64,7 +87,10 @@ impl Job {
     /// After this there is nothing left to do it for.
     pub fn deadline(&self) -> Timestamp {
         match self {
-            Self::NotifyDevice { expires_at, .. } => *expires_at,
+            Self::NotifyDevice { expires_at, .. } | Self::NotifyResolved { expires_at, .. } => {
+                *expires_at
+            }
+            Self::HandleFraud { reported_at, .. } => reported_at.plus(FRAUD_HANDLED_WITHIN),
             Self::NotifyClient { deadline, .. } => *deadline,
             Self::PublishEvent { event } => event.told_until(),
         }

@@ -45,13 +45,19 @@ pub struct Facts {
     pub sealed_auth_req_id: String,
     /// The client's `client_notification_token`, sealed; ping and push only.
     pub sealed_notification_token: Option<String>,
-    /// The `sub` this client knows the person by.
-    pub subject: String,
+    /// The sector that has a `sub` of its own for the person; `None`: it is the person's id.
+    pub sector: Option<String>,
     pub scope: Scope,
     pub acr: String,
     pub binding_message: Option<BindingMessage>,
     pub authorization_details: Option<serde_json::Value>,
     pub delivery_mode: DeliveryMode,
+    /// The length of the code that must be typed to approve; `None`: none must.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matching_digits: Option<u8>,
+    /// It pends and expires like any other, but nobody is asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub decoy: bool,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
 }
@@ -196,12 +202,14 @@ mod tests {
             partition: Partition(3),
             sealed_auth_req_id: "sealed".into(),
             sealed_notification_token: None,
-            subject: "u".into(),
+            sector: None,
             scope: Scope::parse("openid").unwrap(),
             acr: ACR_DEVICE.into(),
             binding_message: None,
             authorization_details: None,
             delivery_mode: DeliveryMode::Poll,
+            matching_digits: None,
+            decoy: false,
             created_at: Timestamp::from_millis(0),
             expires_at: Timestamp::from_millis(EXPIRES),
         };

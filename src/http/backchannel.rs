@@ -26,6 +26,8 @@ struct Acknowledged<'a> {
     auth_req_id: &'a str,
     expires_in: u64,
     interval: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matching_code: Option<String>,
 }
 
 async fn authorize(
@@ -67,6 +69,7 @@ async fn authorize(
             // Positive also when a replay comes in the last second of the request's life.
             expires_in: acknowledgement.expires_in.as_secs().max(1),
             interval: acknowledgement.interval.as_secs(),
+            matching_code: acknowledgement.matching_code,
         }))
 }
 

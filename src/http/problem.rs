@@ -11,6 +11,7 @@ use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
 /// An error of the device API.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Problem {
     /// What is wrong this time.
     detail: Option<String>,
     nonce: Option<String>,
+    retry_after: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -43,6 +45,7 @@ impl Problem {
             title,
             detail: None,
             nonce: None,
+            retry_after: None,
         }
     }
 
@@ -110,6 +113,11 @@ impl ResponseError for Problem {
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+        }
+        if let Some(pause) = self.retry_after {
+            // The next whole second: none is too early.
+            let seconds = pause.as_millis().div_ceil(1000).to_string();
+            response.insert_header((RETRY_AFTER, seconds));
         }
         hang_up_on_the_slow(&mut response, self.status);
         if let Some(nonce) = &self.nonce {
@@ -198,6 +206,19 @@ impl From<DecideError> for Problem {
                 "already_decided",
                 "the request has been decided",
             ),
+            DecideError::WrongCode => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "wrong_code",
+                "the code is wrong, and the request is over",
+            ),
+            DecideError::CodeEntryBlocked { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "code_entry_blocked",
+                    "too many wrong codes; no code is taken for a while",
+                )
+            },
             DecideError::NotAllowed => Self::new(
                 StatusCode::FORBIDDEN,
                 "decision_not_allowed",

@@ -332,10 +332,31 @@ impl Phone {
         decision: Decision,
         reason: Option<DenyReason>,
     ) -> Result<Answer, PhoneError> {
-        let approval = json!(self.approval(shown, decision, reason));
+        self.send_approval(shown, &self.approval(shown, decision, reason))
+            .await
+    }
+
+    /// Approves with the code that the person read on the other screen.
+    pub async fn approve_with_code(
+        &self,
+        shown: &ShownRequest,
+        code: &str,
+    ) -> Result<Answer, PhoneError> {
+        let approval = Approval {
+            code: Some(code.to_owned()),
+            ..self.approval(shown, Decision::Approve, None)
+        };
+        self.send_approval(shown, &approval).await
+    }
+
+    async fn send_approval(
+        &self,
+        shown: &ShownRequest,
+        approval: &Approval,
+    ) -> Result<Answer, PhoneError> {
         let body = json!({
             "challenge": shown.signed,
-            "approval": self.sign(APPROVAL_TYP, &approval),
+            "approval": self.sign(APPROVAL_TYP, &json!(approval)),
         });
         let path = format!("/device/v1/requests/{}/decision", shown.challenge.jti);
         self.call("POST", &path, Some(&body)).await
@@ -343,7 +364,7 @@ impl Phone {
 }
 
 /// The body of the expected answer, or what the problem document says.
-fn refuse(answer: Answer, expected: u16) -> Result<Value, PhoneError> {
+pub fn refuse(answer: Answer, expected: u16) -> Result<Value, PhoneError> {
     let body = answer.json();
     if answer.status == expected {
         return Ok(body);

@@ -1,6 +1,6 @@
 //! What an operator does from the command line.
 
-use super::Services;
+use super::{CLOCKS_APART, Services};
 use crate::crypto::base64url;
 use crate::crypto::client_keys::InvalidKeySet;
 use crate::crypto::{ClientKeySet, NoSigningKey};
@@ -183,6 +183,16 @@ impl Services {
         let entry = self.entry("user.locked", now, json!({ "user": user.id }));
         self.directory.lock_user(user, now, entry).await?;
         // Also when somebody else locked first: their cancelling may have been interrupted.
-        self.cancel_all(user, "user locked").await
+        let until = now.plus(CLOCKS_APART);
+        self.cancel_open(&user.id, user.partition, until, "user locked")
+            .await
+    }
+
+    /// Lets a person be asked and answer as if nothing had happened: ends what a report of fraud, denials,
+    /// and wrong codes of either kind have brought about.
+    pub async fn unblock_user(&self, user: &User) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let entry = self.entry("user.unblocked", now, json!({ "user": user.id }));
+        self.directory.lift_blocks(user, now, entry).await
     }
 }

@@ -4,7 +4,7 @@ use super::authenticate_client::AuthenticatedClient;
 use super::{Services, log_id};
 use crate::domain::outcome::{DecidedRequest, Evidence, Issuance};
 use crate::domain::request::{BackchannelRequest, Event, State};
-use crate::domain::{AuthReqId, Outcome, RequestKey, User};
+use crate::domain::{AuthReqId, Outcome, Partition, RequestKey, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::sql::ledger::{Recorded, Redemption};
 use serde_json::json;
@@ -62,6 +62,11 @@ impl Services {
             .clone()
             .apply(Event::Decide(Outcome::Cancelled), now)
         {
+            // Nobody was asked, so nothing is to be remembered.
+            Ok(_) if request.facts.decoy => {
+                self.pending.project(key, State::Cancelled).await?;
+                Ok(Cancelled::Yes)
+            }
             Ok(_) if request.state == State::Pending => self.cancel_pending(request, why).await,
             Ok(_) => self.cancel_decided(key, why).await,
             Err(refused) => Ok(match refused.from {
@@ -71,10 +76,17 @@ impl Services {
         }
     }
 
-    /// Cancels every open request of a person.
-    pub async fn cancel_all(&self, user: &User, why: &'static str) -> Result<usize, StoreError> {
+    /// Cancels every request that is open for a person and was made before `until`. Returns how many.
+    pub async fn cancel_open(
+        &self,
+        user: &UserId,
+        partition: Partition,
+        until: Timestamp,
+        why: &'static str,
+    ) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let open = self.pending.open_for(&user.id, user.partition, now).await?;
+        let mut open = self.pending.open_for(user, partition, now).await?;
+        open.retain(|request| request.facts.created_at <= until);
         let count = open.len();
         for request in open {
             self.cancel_pending(request, why).await?;
@@ -103,7 +115,7 @@ impl Services {
                 challenge: None,
                 approval: None,
                 auth_req_id: self.open_auth_req_id_of(&facts)?,
-                subject: facts.subject.clone(),
+                subject: self.subject_of(&facts).await?,
                 delivery_mode: facts.delivery_mode,
                 client_notification_token: self.open_notification_token_of(&facts)?,
                 sender_constraint: None,
@@ -113,6 +125,7 @@ impl Services {
             .ledger
             .begin_decision(facts.partition, &facts.user_id, &facts.client_id, None)
             .await?;
+        let follow_ups = Vec::from_iter(open.standing.notify_resolved(&decided));
         let payload = json!({
             "request": facts.id,
             "client": facts.client_id,
@@ -121,7 +134,11 @@ impl Services {
             "why": why,
         });
         match open
-            .record(&decided, self.entry("request.decided", now, payload))
+            .record(
+                &decided,
+                &follow_ups,
+                self.entry("request.decided", now, payload),
+            )
             .await?
         {
             Recorded::First => {

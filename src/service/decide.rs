@@ -3,6 +3,7 @@
 use super::authenticate_device::AuthenticatedDevice;
 use super::{Services, log_device, log_id};
 use crate::crypto::jose::{InvalidJws, Jws, VerifyingKey};
+use crate::crypto::mac::equal;
 use crate::crypto::sha256_base64url;
 use crate::domain::approval::{APPROVAL_TYP, InvalidApproval};
 use crate::domain::challenge::{CHALLENGE_TYP, ChallengeClient, Matching};
@@ -10,7 +11,8 @@ use crate::domain::display;
 use crate::domain::outcome::{DecidedRequest, Evidence};
 use crate::domain::request::{BackchannelRequest, Event, Facts, State};
 use crate::domain::{
-    Approval, Challenge, ClientId, Decision, Outcome, RequestId, RequestKey, Timestamp,
+    Approval, AuthReqId, Challenge, ClientId, Decision, DenyReason, EventKind, Job, Outcome,
+    RequestId, RequestKey, Timestamp,
 };
 use crate::failpoint;
 use crate::store::StoreError;
@@ -51,6 +53,12 @@ pub enum DecideError {
     Approval(#[from] InvalidApproval),
     #[error("the request has been decided")]
     AlreadyDecided,
+    /// The request is over.
+    #[error("the matching code is wrong")]
+    WrongCode,
+    /// Too many wrong codes of late; nothing was changed.
+    #[error("no matching code is taken for a while")]
+    CodeEntryBlocked { retry_after: Duration },
     /// The person, the client or this device has been locked in the meantime.
     #[error("the request can no longer be decided")]
     NotAllowed,
@@ -135,7 +143,10 @@ impl Services {
             acr: facts.acr,
             binding_message: facts.binding_message,
             authorization_details: facts.authorization_details,
-            matching: Matching::None,
+            matching: match facts.matching_digits {
+                None => Matching::None,
+                Some(_) => Matching::Code,
+            },
             locale: None,
         };
         Ok(self.keys.sign_challenge(CHALLENGE_TYP, &challenge))
@@ -161,9 +172,11 @@ impl Services {
         if !self.keys.sub_ref_matches(user, &challenge.sub_ref) {
             return Err(DecideError::Challenge);
         }
-        let outcome = match decision {
-            Decision::Approve => Outcome::Approved,
-            Decision::Deny => Outcome::Denied,
+        let code_is_right = self.code_is_right(&request.facts, &approval)?;
+        let outcome = match (decision, code_is_right) {
+            (Decision::Deny, _) => Outcome::Denied,
+            (Decision::Approve, Some(false)) => Outcome::Burned,
+            (Decision::Approve, Some(true) | None) => Outcome::Approved,
         };
         match request.clone().apply(Event::Decide(outcome), now) {
             Ok(_) if challenge.is_fresh(now) => {}
@@ -172,9 +185,30 @@ impl Services {
             }
             Ok(_) | Err(_) => return Err(DecideError::Expired),
         }
-        let decided =
-            self.decided_request(&request.facts, device, outcome, &approval, answer, now)?;
-        self.record(device, &decided, decision, &challenge).await
+        let decided = self
+            .decided_request(&request.facts, device, outcome, &approval, answer, now)
+            .await?;
+        self.record(device, &decided, decision, &challenge, code_is_right)
+            .await
+    }
+
+    /// Whether the code that was typed is the one the other screen shows; `None`: none had to be.
+    fn code_is_right(
+        &self,
+        facts: &Facts,
+        approval: &Approval,
+    ) -> Result<Option<bool>, StoreError> {
+        let (Some(digits), Some(typed)) = (facts.matching_digits, &approval.code) else {
+            return Ok(None);
+        };
+        let auth_req_id = AuthReqId::new(self.open_auth_req_id_of(facts)?);
+        let shown = self.keys.matching_code(&auth_req_id, digits);
+        let shown = shown.ok_or_else(|| StoreError::Corrupt {
+            table: "pending_requests",
+            row: facts.id.to_string(),
+            what: "the key of its auth_req_id is gone",
+        })?;
+        Ok(Some(equal(shown.as_bytes(), typed.as_bytes())))
     }
 
     /// Everything that can be checked without a store.
@@ -206,11 +240,12 @@ impl Services {
             .verify(APPROVAL_TYP, &key)
             .map_err(DecideError::ApprovalJws)?;
         let hash = sha256_base64url(answer.challenge.as_bytes());
-        approval.check(&device.id, &self.policy.issuer, &hash, now)?;
+        let matching = challenge.matching;
+        approval.check(&device.id, &self.policy.issuer, &hash, matching, now)?;
         Ok((challenge, approval))
     }
 
-    fn decided_request(
+    async fn decided_request(
         &self,
         facts: &Facts,
         device: &AuthenticatedDevice,
@@ -233,7 +268,7 @@ impl Services {
                 challenge: Some(answer.challenge.clone()),
                 approval: Some(answer.approval.clone()),
                 auth_req_id: self.open_auth_req_id_of(facts)?,
-                subject: facts.subject.clone(),
+                subject: self.subject_of(facts).await?,
                 delivery_mode: facts.delivery_mode,
                 client_notification_token: self.open_notification_token_of(facts)?,
                 sender_constraint: None,
@@ -247,10 +282,11 @@ impl Services {
         decided: &DecidedRequest,
         decision: Decision,
         challenge: &Challenge,
+        code_is_right: Option<bool>,
     ) -> Result<Decision, DecideError> {
         let id = decided.request_id;
         failpoint::hit("decide.before_ledger");
-        let open = self
+        let mut open = self
             .ledger
             .begin_decision(
                 decided.partition,
@@ -263,6 +299,19 @@ impl Services {
         if standing.user.is_none() || !standing.client_active || standing.device.is_none() {
             return Err(DecideError::NotAllowed);
         }
+        let mut follow_ups = self.consequences(decided);
+        follow_ups.extend(standing.notify_resolved(decided));
+        if let Some(is_right) = code_is_right {
+            let entry = open.code_entry(&decided.user_id).await?;
+            if let Some(until) = entry.blocked(decided.decided_at) {
+                let retry_after = until.since(decided.decided_at);
+                return Err(DecideError::CodeEntryBlocked { retry_after });
+            }
+            let after = entry.after(is_right, decided.decided_at);
+            if after != entry {
+                open.note_code_entry(&decided.user_id, after).await?;
+            }
+        }
         let payload = json!({
             "request": id,
             "client": decided.client_id,
@@ -272,11 +321,12 @@ impl Services {
             "reason": decided.reason,
             "scope": challenge.scope,
             "acr": challenge.acr,
+            "matching": challenge.matching,
             "challenge_hash": decided.evidence.challenge.as_deref().map(hash),
             "approval_hash": decided.evidence.approval.as_deref().map(hash),
         });
         let entry = self.entry("request.decided", decided.decided_at, payload);
-        match open.record(decided, entry).await {
+        match open.record(decided, &follow_ups, entry).await {
             Ok(Recorded::First) => {}
             Ok(Recorded::Lost(winner)) => return same_decision(device, decision, &winner),
             Err(StoreError::CommitUnknown(cause)) => {
@@ -301,7 +351,32 @@ impl Services {
         self.project(decided.key(), decided.outcome.into()).await;
         self.jobs_ready.notify_waiters();
         failpoint::hit("decide.after_projection");
+        if decided.outcome == Outcome::Burned {
+            return Err(DecideError::WrongCode);
+        }
         Ok(decision)
+    }
+
+    /// What a report of fraud brings about.
+    fn consequences(&self, decided: &DecidedRequest) -> Vec<Job> {
+        let (Some(DenyReason::Fraud), Some(device)) = (decided.reason, &decided.device_id) else {
+            return vec![];
+        };
+        let handle = Job::HandleFraud {
+            request_id: decided.request_id,
+            partition: decided.partition,
+            user_id: decided.user_id.clone(),
+            device_id: device.clone(),
+            reported_at: decided.decided_at,
+        };
+        let reported = EventKind::FraudReported {
+            user: decided.user_id.clone(),
+            device: device.clone(),
+            client: decided.client_id.clone(),
+            request: decided.request_id,
+        };
+        let tell = self.publish(reported, decided.partition, decided.decided_at);
+        vec![handle, tell]
     }
 
     /// Tells the projection what the Ledger already knows. Its failure is no failure: the next sweep
@@ -334,7 +409,8 @@ impl Services {
             id,
         };
         let request = self.pending.find(key, now).await?;
-        Ok(request.filter(|request| request.facts.user_id == device.user_id))
+        Ok(request
+            .filter(|request| request.facts.user_id == device.user_id && !request.facts.decoy))
     }
 
     async fn decided_before(
@@ -358,15 +434,13 @@ fn same_decision(
     decision: Decision,
     winner: &DecidedRequest,
 ) -> Result<Decision, DecideError> {
-    let same_outcome = match winner.outcome {
-        Outcome::Approved => decision == Decision::Approve,
-        Outcome::Denied => decision == Decision::Deny,
-        Outcome::Cancelled | Outcome::Burned => false,
-    };
-    if same_outcome && winner.device_id.as_ref() == Some(&device.id) {
-        Ok(decision)
-    } else {
-        Err(DecideError::AlreadyDecided)
+    if winner.device_id.as_ref() != Some(&device.id) {
+        return Err(DecideError::AlreadyDecided);
+    }
+    match (winner.outcome, decision) {
+        (Outcome::Approved, Decision::Approve) | (Outcome::Denied, Decision::Deny) => Ok(decision),
+        (Outcome::Burned, Decision::Approve) => Err(DecideError::WrongCode),
+        _ => Err(DecideError::AlreadyDecided),
     }
 }
 

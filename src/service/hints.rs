@@ -37,6 +37,14 @@ impl Hint {
     }
 }
 
+/// Whom a hint means.
+pub(super) struct Meant {
+    /// `None`: nobody we know.
+    pub user: Option<User>,
+    /// The same for all spellings of one hint.
+    pub name: String,
+}
+
 /// Somebody whose `login_hint_token`s are believed.
 #[derive(Clone)]
 pub struct HintIssuer {
@@ -95,35 +103,52 @@ enum SubjectIdentifier {
 }
 
 impl Services {
-    /// The person a hint means; `None`: nobody we know.
+    /// Whom a hint means.
     pub(super) async fn resolve(
         &self,
         client: &AuthenticatedClient,
         hint: &Hint,
         now: Timestamp,
-    ) -> Result<Option<User>, HintError> {
+    ) -> Result<Meant, HintError> {
         match hint {
-            Hint::Login(login) => self.user_by_login(login).await,
-            Hint::IdToken(token) => self.user_of_id_token(client, token, now).await,
-            Hint::LoginToken(token) => self.user_of_login_token(client, token, now).await,
+            Hint::Login(login) => self.by_login(login).await,
+            Hint::IdToken(token) => self.by_id_token(client, token, now).await,
+            Hint::LoginToken(token) => self.by_login_token(client, token, now).await,
         }
     }
 
-    async fn user_by_login(&self, login: &str) -> Result<Option<User>, HintError> {
-        match Login::parse(login) {
-            Err(_) => Ok(None),
-            Ok(login) => Ok(self.directory.user_by_login(&login).await?),
-        }
+    async fn by_login(&self, text: &str) -> Result<Meant, HintError> {
+        let login = Login::parse(text);
+        let user = match &login {
+            Err(_) => None,
+            Ok(login) => self.directory.user_by_login(login).await?,
+        };
+        let name = login.as_ref().map_or(text, Login::as_str);
+        Ok(Meant {
+            user,
+            name: format!("login {name}"),
+        })
+    }
+
+    async fn by_subject(
+        &self,
+        client: &AuthenticatedClient,
+        sub: &str,
+    ) -> Result<Meant, HintError> {
+        Ok(Meant {
+            user: self.user_by_subject(client, sub).await?,
+            name: format!("sub {sub}"),
+        })
     }
 
     /// One of our ID Tokens, for this very client. One that has expired is good for a while longer: it
     /// names a person, it lets nobody in (OpenID Connect Core 3.1.2.1, CIBA Core 7.1).
-    async fn user_of_id_token(
+    async fn by_id_token(
         &self,
         client: &AuthenticatedClient,
         token: &str,
         now: Timestamp,
-    ) -> Result<Option<User>, HintError> {
+    ) -> Result<Meant, HintError> {
         let claims: IdTokenHint = self
             .keys
             .verify_hint(ID_TOKEN_TYP, token)
@@ -133,15 +158,15 @@ impl Services {
         {
             return Err(HintError::Invalid);
         }
-        Ok(self.user_by_subject(client, &claims.sub).await?)
+        self.by_subject(client, &claims.sub).await
     }
 
-    async fn user_of_login_token(
+    async fn by_login_token(
         &self,
         client: &AuthenticatedClient,
         token: &str,
         now: Timestamp,
-    ) -> Result<Option<User>, HintError> {
+    ) -> Result<Meant, HintError> {
         let jws = Jws::parse(token).map_err(|_| HintError::Invalid)?;
         let named = jws.unverified_member("iss").ok_or(HintError::Invalid)?;
         let issuers = &self.policy.hint_issuers;
@@ -184,22 +209,26 @@ impl Services {
             }
         }
         match sub_id {
-            SubjectIdentifier::Email { email } => self.user_by_login(&email).await,
-            SubjectIdentifier::PhoneNumber { phone_number } => {
-                self.user_by_login(&phone_number).await
-            }
+            SubjectIdentifier::Email { email } => self.by_login(&email).await,
+            SubjectIdentifier::PhoneNumber { phone_number } => self.by_login(&phone_number).await,
             SubjectIdentifier::Account { uri } => match uri.strip_prefix("acct:") {
-                Some(account) => self.user_by_login(account).await,
+                Some(account) => self.by_login(account).await,
                 None => Err(HintError::Invalid),
             },
-            SubjectIdentifier::Opaque { id } => match UserId::parse(&id) {
-                Some(id) => Ok(self.directory.user(&id).await?),
-                None => Ok(None),
-            },
+            SubjectIdentifier::Opaque { id } => Ok(Meant {
+                user: match UserId::parse(&id) {
+                    Some(id) => self.directory.user(&id).await?,
+                    None => None,
+                },
+                name: format!("sub {id}"),
+            }),
             SubjectIdentifier::IssSub { iss, sub } if iss == self.policy.issuer => {
-                Ok(self.user_by_subject(client, &sub).await?)
+                self.by_subject(client, &sub).await
             }
-            SubjectIdentifier::IssSub { .. } => Ok(None),
+            SubjectIdentifier::IssSub { iss, sub } => Ok(Meant {
+                user: None,
+                name: format!("sub {sub} of {iss}"),
+            }),
         }
     }
 }

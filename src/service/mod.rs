@@ -13,12 +13,14 @@ pub mod client_credentials;
 pub mod decide;
 pub mod devices;
 pub mod enrol;
+pub mod fraud;
 mod held_polls;
 pub mod hints;
 pub mod introspect;
 pub mod mint;
 pub mod notify_client;
 pub mod notify_device;
+pub mod quiet;
 pub mod reconcile;
 pub mod redeem;
 pub mod refresh;
@@ -31,7 +33,8 @@ pub mod userinfo;
 
 use crate::clock::Clock;
 use crate::crypto::KeyRing;
-use crate::domain::{DeviceId, RequestId, Timestamp};
+use crate::domain::prompts::PromptBudgets;
+use crate::domain::{DeviceId, Event, EventKind, Job, Partition, RequestId, Timestamp};
 use crate::entropy::Entropy;
 use crate::outbound::Outbound;
 use crate::push::PushSender;
@@ -45,6 +48,7 @@ use held_polls::HeldPolls;
 use hints::HintIssuer;
 use notify_client::NotifiedClients;
 use notify_device::SettledPhones;
+use quiet::QuietPolicy;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -67,6 +71,9 @@ pub struct Policy {
     pub interval: Duration,
     /// Open requests per person over all clients.
     pub open_requests_per_user: u32,
+    /// How often a person may be woken, over all clients.
+    pub prompt_budgets: PromptBudgets,
+    pub quiet: QuietPolicy,
     /// The longest a poll is held.
     pub max_long_poll: Duration,
     /// Polls of one client held at a time; more are answered at once.
@@ -153,6 +160,18 @@ impl Services {
     /// A random identifier of 128 bits in base64url.
     pub fn random_id(&self) -> String {
         crate::crypto::base64url(&self.entropy.bytes::<16>())
+    }
+
+    /// The job that tells the operator's systems.
+    fn publish(&self, kind: EventKind, partition: Partition, at: Timestamp) -> Job {
+        Job::PublishEvent {
+            event: Event {
+                id: self.random_id(),
+                at,
+                partition,
+                kind,
+            },
+        }
     }
 
     /// An audit entry with a salt of its own.

@@ -3,7 +3,7 @@
 use super::{Services, log_device, log_id};
 use crate::crypto::sha256;
 use crate::domain::device::DeviceState;
-use crate::domain::request::State;
+use crate::domain::request::{BackchannelRequest, State};
 use crate::domain::{Device, DeviceId, RequestId, RequestKey, Timestamp, UserId};
 use crate::push::{PushMessage, PushOutcome, Reason};
 use crate::store::StoreError;
@@ -32,10 +32,13 @@ impl Services {
         let id = key.id;
         let request = self.pending.find(key, self.clock.now()).await?;
         let waiting = request.filter(|request| request.state == State::Pending);
-        let Some(request) = waiting else {
+        let Some(BackchannelRequest { facts, .. }) = waiting.filter(|it| !it.facts.decoy) else {
             return Ok(Notified::Done);
         };
-        if !self.may_ask(&request.facts.client_id).await? {
+        let client = &facts.client_id;
+        // It may have been denied since: the same client's other request, or as fraud.
+        let is_quiet = self.is_quiet(user, client, self.clock.now()).await?;
+        if is_quiet || !self.may_ask(client).await? {
             return Ok(Notified::Done);
         }
         let mut devices = self.directory.devices_of(user).await?;

@@ -320,7 +320,13 @@ impl Services {
         let proven = decided.outcome == Outcome::Approved
             && approval.decision == Decision::Approve
             && approval
-                .check(device_id, &self.policy.issuer, &hash, decided.decided_at)
+                .check(
+                    device_id,
+                    &self.policy.issuer,
+                    &hash,
+                    challenge.matching,
+                    decided.decided_at,
+                )
                 .is_ok()
             && challenge.aud == *device_id
             && challenge.req == decided.request_id

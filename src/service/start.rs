@@ -1,15 +1,17 @@
 //! A relying party asks: the backchannel authentication request (CIBA Core 7.1).
 
 use super::authenticate_client::AuthenticatedClient;
-use super::hints::{Hint, HintError};
+use super::hints::{Hint, HintError, Meant};
 use super::user_code::UserCodeError;
 use super::{Services, log_id};
 use crate::crypto::{auth_req_id, base64url, sha256};
 use crate::domain::binding_message::InvalidBindingMessage;
-use crate::domain::client::{DeliveryMode, Grant};
+use crate::domain::client::{DeliveryMode, Grant, UnknownUser};
 use crate::domain::device::DeviceState;
 use crate::domain::request::{ACR_DEVICE, Facts};
-use crate::domain::{AuthReqId, BindingMessage, Job, Scope, Secret, Timestamp, User};
+use crate::domain::{
+    AuthReqId, BindingMessage, EventKind, Job, Partition, Scope, Secret, Timestamp, UserId,
+};
 use crate::store::{Created, IdempotencySlot, NewRequest, Reservation, StoreError};
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ pub struct Acknowledgement {
     pub auth_req_id: AuthReqId,
     pub expires_in: Duration,
     pub interval: Duration,
+    /// What the client shows and the person types; only where the client registered for it.
+    pub matching_code: Option<String>,
 }
 
 /// Why a request is not accepted; nothing was changed.
@@ -97,6 +101,23 @@ struct Validated {
     expiry: Duration,
 }
 
+/// Who is asked: a person, or nobody, so that the client does not learn that there is no such person.
+struct Asked {
+    id: UserId,
+    partition: Partition,
+    is_decoy: bool,
+}
+
+/// The job that wakes the person's phones. That of a decoy wakes nobody, but is made all the same.
+fn notify_device(facts: &Facts) -> Job {
+    Job::NotifyDevice {
+        request_id: facts.id,
+        partition: facts.partition,
+        user_id: facts.user_id.clone(),
+        expires_at: facts.expires_at,
+    }
+}
+
 impl Services {
     /// Validates the request, finds the person, and stores it with the job that wakes their phone.
     ///
@@ -117,18 +138,18 @@ impl Services {
             return Err(StartError::UnauthorizedClient);
         }
         let validated = self.validate(client, request)?;
-        let user = self.find_user(client, &validated.hint, now).await?;
-        if client.registration.user_code {
-            self.check_user_code(&user, request.user_code.as_deref(), now)
+        let asked = self.find_asked(client, &validated.hint, now).await?;
+        if registration.user_code {
+            self.check_user_code(&asked.id, request.user_code.as_deref(), now)
                 .await?;
         }
-        let subject = self.subject_for(client, &user).await?;
+        let is_quiet = self.is_quiet(&asked.id, &client.id, now).await?;
         // Whole seconds, as the challenge's `exp` will have.
         let expires_at = Timestamp::from_secs(now.plus(Duration::from_millis(999)).secs())
             .plus(validated.expiry);
         let new_id =
             self.keys
-                .make_auth_req_id(&client.id, user.partition, expires_at, &*self.entropy);
+                .make_auth_req_id(&client.id, asked.partition, expires_at, &*self.entropy);
         let (auth_req_id, expires_at, slot) = match &request.idempotency {
             None => (new_id, expires_at, None),
             Some(idempotency) => {
@@ -141,8 +162,8 @@ impl Services {
         let facts = Facts {
             id,
             client_id: client.id.clone(),
-            user_id: user.id.clone(),
-            partition: user.partition,
+            user_id: asked.id.clone(),
+            partition: asked.partition,
             sealed_auth_req_id: self
                 .keys
                 .seal(&auth_req_id_context(id), auth_req_id.expose().as_bytes()),
@@ -150,42 +171,61 @@ impl Services {
                 self.keys
                     .seal(&notification_token_context(id), token.expose().as_bytes())
             }),
-            subject,
+            sector: registration.subject.sector().map(str::to_owned),
             scope: validated.scope,
             acr: ACR_DEVICE.to_owned(),
             binding_message: validated.binding_message,
             authorization_details: None,
-            delivery_mode: client.registration.delivery.mode(),
+            delivery_mode: registration.delivery.mode(),
+            matching_digits: registration.matching_code,
+            decoy: asked.is_decoy,
             created_at: now,
             expires_at,
         };
-        let new = NewRequest {
-            facts,
-            job: Job::NotifyDevice {
-                request_id: id,
-                partition: user.partition,
-                user_id: user.id,
-                expires_at,
-            },
-            per_client: client.registration.open_requests_per_user,
+        let mut new = NewRequest {
+            job: (!is_quiet).then(|| notify_device(&facts)),
+            budgets: self.policy.prompt_budgets,
+            instead: (!asked.is_decoy).then(|| self.prompts_exceeded(&facts, now)),
+            per_client: registration.open_requests_per_user,
             per_user: self.policy.open_requests_per_user,
+            facts,
         };
-        match self.pending.create(&new, now).await? {
-            Created::Yes => {}
-            Created::OverCap => {
+        let mut created = self.pending.create(&new, now).await?;
+        if created == Created::OverUserCap && registration.unknown_user == UnknownUser::Decoy {
+            // Others ask this person. Of somebody unknown nobody would, so this client must not notice.
+            new.facts.decoy = true;
+            new.per_user = u32::MAX;
+            created = self.pending.create(&new, now).await?;
+        }
+        let prompt = match created {
+            Created::Yes if is_quiet => "quiet",
+            Created::Yes => "prompted",
+            Created::InboxOnly => "over_budget",
+            Created::OverClientCap | Created::OverUserCap => {
                 if let Some(slot) = &slot {
                     self.pending.release(slot, new.facts.key()).await?;
                 }
                 return Err(StartError::OverCap);
             }
-        }
+        };
         self.jobs_ready.notify_waiters();
-        tracing::info!(request = log_id(id), client = %client.id, "request created");
+        tracing::info!(request = log_id(id), client = %client.id, prompt, "request created");
+        metrics::counter!("assent_prompts_total", "outcome" => prompt).increment(1);
+        let digits = new.facts.matching_digits;
         Ok(Acknowledgement {
+            matching_code: digits.and_then(|digits| self.keys.matching_code(&auth_req_id, digits)),
             auth_req_id,
             expires_in: expires_at.since(now),
             interval: self.policy.interval,
         })
+    }
+
+    fn prompts_exceeded(&self, facts: &Facts, now: Timestamp) -> Job {
+        let kind = EventKind::PromptsExceeded {
+            user: facts.user_id.clone(),
+            client: facts.client_id.clone(),
+        };
+        self.publish(kind, facts.partition, now)
     }
 
     fn validate(
@@ -254,25 +294,33 @@ impl Services {
     }
 
     /// The person behind the hint. Somebody who is locked or has no phone cannot be asked, and an
-    /// asker does not learn which it is.
-    async fn find_user(
+    /// asker does not learn which it is. One who shall not even learn that much gets a nobody, found by
+    /// as much work.
+    async fn find_asked(
         &self,
         client: &AuthenticatedClient,
         hint: &Hint,
         now: Timestamp,
-    ) -> Result<User, StartError> {
-        let user = self
-            .resolve(client, hint, now)
-            .await?
-            .ok_or(StartError::UnknownUser)?;
-        let devices = self.directory.devices_of(&user.id).await?;
+    ) -> Result<Asked, StartError> {
+        let Meant { user, name } = self.resolve(client, hint, now).await?;
+        let nobody = self.keys.decoy(&name);
+        let id = user.as_ref().map_or(&nobody, |user| &user.id);
+        let devices = self.directory.devices_of(id).await?;
         let reachable = devices
             .iter()
             .any(|device| device.state == DeviceState::Active);
-        if user.locked_at.is_some() || !reachable {
-            Err(StartError::UnknownUser)
-        } else {
-            Ok(user)
+        match user {
+            Some(user) if user.locked_at.is_none() && reachable => Ok(Asked {
+                id: user.id,
+                partition: user.partition,
+                is_decoy: false,
+            }),
+            _ if client.registration.unknown_user == UnknownUser::Decoy => Ok(Asked {
+                partition: self.keys.partition(&nobody),
+                id: nobody,
+                is_decoy: true,
+            }),
+            _ => Err(StartError::UnknownUser),
         }
     }
 

@@ -2,23 +2,21 @@
 
 use super::Services;
 use crate::domain::client::{Client, SubjectType};
+use crate::domain::request::Facts;
 use crate::domain::{User, UserId};
 use crate::store::StoreError;
 
 impl Services {
     /// The same for every client, or another one per sector: made once, then stored, so that it stays
     /// whatever becomes of the key.
-    pub(super) async fn subject_for(
-        &self,
-        client: &Client,
-        user: &User,
-    ) -> Result<String, StoreError> {
-        match &client.registration.subject {
-            SubjectType::Public => Ok(user.id.to_string()),
-            SubjectType::Pairwise { sector } => {
-                let candidate = self.keys.pairwise_subject(sector, &user.id);
+    pub(super) async fn subject_of(&self, facts: &Facts) -> Result<String, StoreError> {
+        let user = &facts.user_id;
+        match &facts.sector {
+            None => Ok(user.to_string()),
+            Some(sector) => {
+                let candidate = self.keys.pairwise_subject(sector, user);
                 self.directory
-                    .pairwise_subject(sector, &user.id, &candidate)
+                    .pairwise_subject(sector, user, &candidate)
                     .await
             }
         }

@@ -3,7 +3,7 @@
 
 use super::Services;
 use crate::crypto::password;
-use crate::domain::{Secret, Timestamp, User};
+use crate::domain::{Secret, Timestamp, User, UserId};
 use crate::store::StoreError;
 use serde_json::json;
 use std::time::Duration;
@@ -29,16 +29,16 @@ impl Services {
     /// counted before they are checked.
     pub(super) async fn check_user_code(
         &self,
-        user: &User,
+        user: &UserId,
         code: Option<&str>,
         now: Timestamp,
     ) -> Result<(), UserCodeError> {
         let code = Secret::new(code.ok_or(UserCodeError::Missing)?.to_owned());
-        let stored = self.directory.user_code(&user.id).await?;
+        let stored = self.directory.user_code(user).await?;
         let blocked_until = now.plus(BLOCKED);
         let may_try = self
             .directory
-            .count_user_code_try(&user.id, TRIES, now, blocked_until)
+            .count_user_code_try(user, TRIES, now, blocked_until)
             .await?;
         // One at a time per core is enough for people, and keeps a flood from taking the server's memory.
         let permit = self.hashing.acquire().await;
@@ -50,7 +50,7 @@ impl Services {
         if !may_try || !right {
             return Err(UserCodeError::Invalid);
         }
-        Ok(self.directory.clear_user_code_tries(&user.id).await?)
+        Ok(self.directory.clear_user_code_tries(user).await?)
     }
 
     /// Sets a person's code, or removes it.

@@ -9,6 +9,7 @@ mod waiters;
 
 use crate::domain::job::Job;
 use crate::domain::pacing::Pace;
+use crate::domain::prompts::PromptBudgets;
 use crate::domain::request::{BackchannelRequest, Facts, State};
 use crate::domain::{Partition, RequestId, RequestKey, Timestamp, UserId};
 use async_trait::async_trait;
@@ -67,8 +68,8 @@ pub trait PendingRequests: Send + Sync {
     /// very moment may lose its slot; the caps still hold.
     async fn release(&self, slot: &IdempotencySlot, key: RequestKey) -> Result<(), StoreError>;
 
-    /// Stores the request and its job in one atomic write, if the caps allow. A request that is
-    /// already there is left alone and counts as created.
+    /// Stores the request and its job in one atomic write, if the caps allow, and counts the prompt. A
+    /// request that is already there is left alone and counts as created.
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError>;
 
     /// A client's poll: where the request stands, and whether the client kept the interval. It ends a
@@ -94,7 +95,7 @@ pub trait PendingRequests: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<BackchannelRequest>, StoreError>;
 
-    /// The requests of one person that are still pending, oldest first.
+    /// The requests of one person that are still pending, oldest first; no decoys.
     async fn open_for(
         &self,
         user: &UserId,
@@ -145,18 +146,28 @@ pub enum Reservation {
 #[derive(Clone, Debug)]
 pub struct NewRequest {
     pub facts: Facts,
-    pub job: Job,
-    /// Open requests allowed for this person and client together.
+    /// What wakes the person's phones; `None`: they are not to be woken.
+    pub job: Option<Job>,
+    /// How often they may be woken: counted and checked with the creation.
+    pub budgets: PromptBudgets,
+    /// What is done instead when they have been woken too often.
+    pub instead: Option<Job>,
+    /// Open requests allowed for this person and client together, decoys among them.
     pub per_client: u32,
-    /// Open requests allowed for this person over all clients.
+    /// Open requests allowed for this person over all clients; decoys do not count.
     pub per_user: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
+    /// With its job, if there was to be one.
     Yes,
-    /// Too many requests are open.
-    OverCap,
+    /// The person has been woken too often: it waits in the inbox alone.
+    InboxOnly,
+    /// This client has too many requests open for this person.
+    OverClientCap,
+    /// Over all clients, this person has too many requests open.
+    OverUserCap,
 }
 
 /// How a poll begins.

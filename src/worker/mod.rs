@@ -122,7 +122,10 @@ impl Worker {
                             .give_up_on_client(claim, *request_id, *partition, &reason)
                             .await?
                     }
-                    Job::NotifyDevice { .. } | Job::PublishEvent { .. } => false,
+                    Job::NotifyDevice { .. }
+                    | Job::NotifyResolved { .. }
+                    | Job::HandleFraud { .. }
+                    | Job::PublishEvent { .. } => false,
                 } || self.queue.bury(claim, &reason, now).await?;
                 settled(claim, buried, "dead");
             }
@@ -151,6 +154,19 @@ impl Worker {
                     Notified::Done => Attempt::Done,
                     Notified::Retry { reason, earliest } => Attempt::Again(reason, earliest),
                 }
+            }
+            Job::NotifyResolved { .. } => Attempt::Done,
+            Job::HandleFraud {
+                partition,
+                user_id,
+                device_id,
+                reported_at,
+                ..
+            } => {
+                self.services
+                    .handle_fraud(user_id, *partition, device_id, *reported_at)
+                    .await?;
+                Attempt::Done
             }
             // Nobody has asked to be told.
             Job::PublishEvent { .. } => Attempt::Done,

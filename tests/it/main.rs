@@ -23,6 +23,7 @@ mod hints;
 mod interruptions;
 mod model;
 mod polling;
+mod protection;
 mod push;
 mod races;
 mod redis_fitness;

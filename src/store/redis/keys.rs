@@ -32,6 +32,11 @@ impl Keys {
         self.of(partition, "open", user.as_str())
     }
 
+    /// Sorted set by time: the requests that a person's phones were woken for.
+    pub fn prompts(&self, partition: Partition, user: &UserId) -> String {
+        self.of(partition, "prompts", user.as_str())
+    }
+
     /// Sorted set by due time: the ids of jobs.
     pub fn due(&self, partition: Partition) -> String {
         self.of(partition, "due", "")
@@ -122,6 +127,7 @@ mod tests {
             keys.state(partition, id),
             keys.facts(partition, id),
             keys.open(partition, &UserId::new("alice")),
+            keys.prompts(partition, &UserId::new("alice")),
             keys.due(partition),
             keys.jobs(partition),
             keys.dead(partition),

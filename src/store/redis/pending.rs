@@ -1,7 +1,7 @@
 //! Pending requests in Redis.
 
 use super::keys::Keys;
-use super::record::{read_facts, tag, write_facts, write_job};
+use super::record::{DECOY, TAG_LEN, read_facts, tag, write_facts, write_job};
 use super::router::Router;
 use super::schedule::Schedule;
 use super::script::{CREATE, POLL, PROJECT, RELEASE, RESERVE};
@@ -9,7 +9,7 @@ use super::wake::Wake;
 use super::{millis, ttl};
 use crate::domain::pacing::{MAX_INTERVAL, Pace, SLOW_DOWN, TOLERANCE};
 use crate::domain::request::{BackchannelRequest, Facts, State, redeemable_until};
-use crate::domain::{Partition, RequestId, RequestKey, Timestamp, UserId};
+use crate::domain::{Job, Partition, RequestId, RequestKey, Timestamp, UserId};
 use crate::store::waiters::Waiters;
 use crate::store::{
     AFTERLIFE, Created, IdempotencySlot, NewRequest, PendingRequests, Poll, Polled, Reservation,
@@ -109,21 +109,30 @@ impl PendingRequests for RedisPendingRequests {
     async fn create(&self, new: &NewRequest, now: Timestamp) -> Result<Created, StoreError> {
         let facts = &new.facts;
         let RequestKey { partition, id } = facts.key();
-        let (text, job) = (write_facts(facts), write_job(&new.job));
+        let text = write_facts(facts);
+        let decoy = if facts.decoy { DECOY } else { "" };
+        let tag = format!("{}{decoy}", tag(&facts.client_id));
+        // Id and text; empty where there is none.
+        let work = |job: &Option<Job>| match job {
+            None => [String::new(), String::new()],
+            Some(job) => [job.id(), write_job(job)],
+        };
+        let (job, instead) = (work(&new.job), work(&new.instead));
         let answer: String = self
             .router
             .run(partition, |_| {
-                CREATE
+                let call = CREATE
                     .keys([
                         self.keys.state(partition, id),
                         self.keys.facts(partition, id),
                         self.keys.open(partition, &facts.user_id),
                         self.keys.due(partition),
                         self.keys.jobs(partition),
+                        self.keys.prompts(partition, &facts.user_id),
                     ])
                     .arg(now.millis())
                     .arg(id.to_string())
-                    .arg(tag(&facts.client_id))
+                    .arg(&tag)
                     .arg(facts.user_id.as_str())
                     .arg(facts.expires_at.millis())
                     .arg(ttl(forgotten_at(facts.expires_at), now))
@@ -131,17 +140,25 @@ impl PendingRequests for RedisPendingRequests {
                     .arg(new.per_user)
                     .arg(millis(self.interval))
                     .arg(&text)
-                    .arg(new.job.id())
                     .arg(&job)
+                    .arg(&instead)
                     .arg(self.keys.channel())
                     .arg(Wake::Job(partition).to_string())
+                    .arg(millis(new.budgets.memory()));
+                new.budgets.0.iter().fold(call, |call, budget| {
+                    call.arg(now.minus(budget.within).millis())
+                        .arg(budget.prompts)
+                })
             })
             .await?;
-        if answer != "yes" {
-            return Ok(Created::OverCap);
-        }
+        let created = match answer.as_str() {
+            "yes" => Created::Yes,
+            "inbox only" => Created::InboxOnly,
+            "over client cap" => return Ok(Created::OverClientCap),
+            _ => return Ok(Created::OverUserCap),
+        };
         self.schedule.note(partition, now);
-        Ok(Created::Yes)
+        Ok(created)
     }
 
     async fn poll(
@@ -224,6 +241,7 @@ impl PendingRequests for RedisPendingRequests {
         let members: Vec<String> = self.router.ask(partition, &command).await?;
         let keys: Vec<RequestKey> = members
             .iter()
+            .filter(|member| member.len() == ID_LEN + TAG_LEN)
             .filter_map(|member| RequestId::parse(member.get(..ID_LEN)?))
             .map(|id| RequestKey { partition, id })
             .collect();

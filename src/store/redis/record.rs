@@ -3,7 +3,6 @@
 
 use crate::crypto::sha256_base64url;
 use crate::domain::client::DeliveryMode;
-use crate::domain::event::Event;
 use crate::domain::request::Facts;
 use crate::domain::{
     BindingMessage, ClientId, Job, Partition, RequestId, RequestKey, Scope, Timestamp, UserId,
@@ -14,9 +13,14 @@ use serde::{Deserialize, Serialize};
 /// clients ever share one, they share their cap on one person's requests.
 pub fn tag(client: &ClientId) -> String {
     let mut hash = sha256_base64url(client.as_str().as_bytes());
-    hash.truncate(16);
+    hash.truncate(TAG_LEN);
     hash
 }
+
+/// The length of a tag.
+pub const TAG_LEN: usize = 16;
+/// What follows the tag where the request is a decoy.
+pub const DECOY: &str = "-";
 
 /// [`Facts`] without the key.
 #[derive(Serialize, Deserialize)]
@@ -29,9 +33,8 @@ struct Asked {
     sealed_auth_req_id: String,
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     sealed_notification_token: Option<String>,
-    /// `None`: as the user's id.
     #[serde(rename = "j", default, skip_serializing_if = "Option::is_none")]
-    subject: Option<String>,
+    sector: Option<String>,
     #[serde(rename = "s")]
     scope: Scope,
     #[serde(rename = "r")]
@@ -42,6 +45,10 @@ struct Asked {
     authorization_details: Option<serde_json::Value>,
     #[serde(rename = "m")]
     delivery_mode: DeliveryMode,
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    matching_digits: Option<u8>,
+    #[serde(rename = "y", default, skip_serializing_if = "std::ops::Not::not")]
+    decoy: bool,
     #[serde(rename = "f")]
     created_at: Timestamp,
     #[serde(rename = "e")]
@@ -51,7 +58,9 @@ struct Asked {
 pub fn write_facts(facts: &Facts) -> String {
     let facts = facts.clone();
     let asked = Asked {
-        subject: (facts.subject != facts.user_id.as_str()).then_some(facts.subject),
+        sector: facts.sector,
+        matching_digits: facts.matching_digits,
+        decoy: facts.decoy,
         client_id: facts.client_id,
         user_id: facts.user_id,
         sealed_auth_req_id: facts.sealed_auth_req_id,
@@ -69,11 +78,12 @@ pub fn write_facts(facts: &Facts) -> String {
 
 pub fn read_facts(key: RequestKey, text: &str) -> Option<Facts> {
     let asked: Asked = serde_json::from_str(text).ok()?;
-    let subject = asked.subject;
     Some(Facts {
         id: key.id,
         partition: key.partition,
-        subject: subject.unwrap_or_else(|| asked.user_id.as_str().to_owned()),
+        sector: asked.sector,
+        matching_digits: asked.matching_digits,
+        decoy: asked.decoy,
         client_id: asked.client_id,
         user_id: asked.user_id,
         sealed_auth_req_id: asked.sealed_auth_req_id,
@@ -95,8 +105,9 @@ enum Work {
     NotifyDevice(UserId, Timestamp),
     #[serde(rename = "c")]
     NotifyClient(Timestamp),
-    #[serde(rename = "e")]
-    PublishEvent(Event),
+    /// One that is rare.
+    #[serde(rename = "j")]
+    Whole(Job),
 }
 
 pub fn write_job(job: &Job) -> String {
@@ -107,7 +118,9 @@ pub fn write_job(job: &Job) -> String {
             ..
         } => Work::NotifyDevice(user_id.clone(), *expires_at),
         Job::NotifyClient { deadline, .. } => Work::NotifyClient(*deadline),
-        Job::PublishEvent { event } => Work::PublishEvent(event.clone()),
+        Job::NotifyResolved { .. } | Job::HandleFraud { .. } | Job::PublishEvent { .. } => {
+            Work::Whole(job.clone())
+        }
     };
     serde_json::to_string(&work).expect("a job serialises")
 }
@@ -115,7 +128,7 @@ pub fn write_job(job: &Job) -> String {
 pub fn read_job(id: &str, partition: Partition, text: &str) -> Option<Job> {
     let request_id = || RequestId::parse(id.split_once(':')?.1);
     Some(match serde_json::from_str(text).ok()? {
-        Work::PublishEvent(event) => Job::PublishEvent { event },
+        Work::Whole(job) => job,
         Work::NotifyDevice(user_id, expires_at) => Job::NotifyDevice {
             request_id: request_id()?,
             partition,
@@ -142,7 +155,9 @@ mod tests {
             partition: Partition(255),
             sealed_auth_req_id: "sealed".into(),
             sealed_notification_token: Some("sealed, too".into()),
-            subject: "pairwise".into(),
+            sector: Some("shop.example".into()),
+            matching_digits: Some(6),
+            decoy: true,
             scope: Scope::parse("openid").unwrap(),
             acr: "acr".into(),
             binding_message: Some(BindingMessage::parse("W4SCT").unwrap()),
@@ -157,7 +172,9 @@ mod tests {
     fn facts_are_read_as_they_were_written() {
         let full = facts();
         let plain = Facts {
-            subject: full.user_id.as_str().to_owned(),
+            sector: None,
+            matching_digits: None,
+            decoy: false,
             sealed_notification_token: None,
             binding_message: None,
             authorization_details: None,
@@ -206,7 +223,7 @@ mod tests {
             user_id: facts.user_id.clone(),
             expires_at: facts.expires_at,
         };
-        let member = format!("{}{}", facts.id, tag(&facts.client_id));
+        let member = format!("{}{}{DECOY}", facts.id, tag(&facts.client_id));
         let with_attempts = format!("100 {}", write_job(&job));
         for text in [member, job.id(), with_attempts] {
             assert!(text.len() <= 64, "{text}");

@@ -8,7 +8,6 @@
 use super::audit::{self, AuditEntry, TakenHead, chain_of};
 use super::db::{Db, Tx};
 use super::directory::read_key;
-use super::jobs::{self, LEDGER_QUEUE};
 use super::pool::Connection;
 use super::row::Located;
 use super::tokens::{NewAccessToken, insert_access_token, insert_family, insert_refresh_token};
@@ -18,14 +17,18 @@ use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::request::{State, redeemable_until};
 use crate::domain::token::RefreshFamily;
 use crate::domain::{
-    ClientId, DeviceId, Job, Outcome, Partition, RequestId, RequestKey, Secret, Timestamp, UserId,
+    ClientId, DenyReason, DeviceId, Job, Outcome, Partition, RequestId, RequestKey, Secret,
+    Timestamp, UserId,
 };
 use crate::failpoint;
 use crate::store::StoreError;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
+mod decision;
 mod responses;
+
+pub use decision::OpenDecision;
 
 #[derive(Clone)]
 pub struct Ledger {
@@ -41,6 +44,21 @@ pub struct Standing {
     pub client_active: bool,
     /// The device's key, if it is an active device of this very person.
     pub device: Option<PublicKey>,
+    /// Whether another active device of theirs can be pushed to.
+    pub has_other_targets: bool,
+}
+
+impl Standing {
+    /// The job that tells the person's other devices that a request is over, if there are any.
+    pub fn notify_resolved(&self, decided: &DecidedRequest) -> Option<Job> {
+        self.has_other_targets.then(|| Job::NotifyResolved {
+            request_id: decided.request_id,
+            partition: decided.partition,
+            user_id: decided.user_id.clone(),
+            answered_by: decided.device_id.clone(),
+            expires_at: decided.expires_at,
+        })
+    }
 }
 
 /// What an ID Token may say about a person.
@@ -67,6 +85,14 @@ pub struct UsedApproval {
     pub token_id: Option<String>,
     /// The response as it was sent, while it may be sent again.
     pub response: Option<Secret>,
+}
+
+/// A person said no.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    pub client_id: ClientId,
+    pub reason: Option<DenyReason>,
+    pub at: Timestamp,
 }
 
 /// The answer to an attempt to redeem.
@@ -202,6 +228,33 @@ impl Ledger {
         }
     }
 
+    /// What a person denied after `since`, unless an operator has lifted its consequences.
+    pub async fn denials_since(
+        &self,
+        user: &UserId,
+        since: Timestamp,
+    ) -> Result<Vec<Denial>, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows = sqlx::query(
+            "SELECT request_id, client_id, reason, decided_at FROM outcomes \
+             WHERE user_id = $1 AND outcome = 'denied' AND decided_at > $2 AND decided_at > \
+             COALESCE((SELECT blocks_lifted_at FROM users WHERE id = $1), 0)",
+        )
+        .bind(user.as_str())
+        .bind(since.millis())
+        .fetch_all(&mut *reader)
+        .await?;
+        let denial = |row| {
+            let row = Located::new(row, "outcomes", "request_id");
+            Ok(Denial {
+                client_id: ClientId::new(row.text("client_id")?),
+                reason: reason(&row)?,
+                at: row.time("decided_at")?,
+            })
+        };
+        rows.iter().map(denial).collect()
+    }
+
     /// A page of what the projection must show of the requests that still matter, in the order of
     /// their ids, after `after`. A used approval counts too: a record that lost both writes would
     /// otherwise say "pending" of a request that is over. A row that cannot be read holds up no other.
@@ -234,65 +287,6 @@ impl Ledger {
         }
         page.is_full = rows.len() == limit as usize;
         Ok(page)
-    }
-}
-
-/// A decision that holds its partition's audit head. Dropped, it never was.
-pub struct OpenDecision {
-    keys: Arc<KeyRing>,
-    tx: Tx,
-    head: TakenHead,
-    pub standing: Standing,
-}
-
-impl OpenDecision {
-    /// Inserts the outcome and its audit row, and commits.
-    ///
-    /// # Errors
-    /// [`StoreError::CommitUnknown`]: read back with [`Ledger::lookup`].
-    pub async fn record(
-        mut self,
-        decided: &DecidedRequest,
-        entry: AuditEntry,
-    ) -> Result<Recorded, StoreError> {
-        let id = decided.request_id;
-        // Our own type: it always serialises.
-        let evidence = serde_json::to_vec(&decided.evidence).expect("evidence serialises");
-        let inserted = sqlx::query(
-            "INSERT INTO outcomes (request_id, partition, client_id, user_id, device_id, outcome, reason, \
-             decided_at, expires_at, redeemable_until, evidence) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (request_id) DO NOTHING",
-        )
-        .bind(id.to_string())
-        .bind(chain_of(decided.partition))
-        .bind(decided.client_id.as_str())
-        .bind(decided.user_id.as_str())
-        .bind(decided.device_id.as_ref().map(DeviceId::as_str))
-        .bind(decided.outcome.as_str())
-        .bind(decided.reason.map(|reason| reason.as_str()))
-        .bind(decided.decided_at.millis())
-        .bind(decided.expires_at.millis())
-        .bind(redeemable_until(decided.expires_at).millis())
-        .bind(self.keys.seal(&evidence_context(id), &evidence))
-        .execute(&mut *self.tx)
-        .await?;
-        if inserted.rows_affected() == 0 {
-            let winner = self::decided(&mut self.tx, &self.keys, id).await?;
-            let missing = || StoreError::Corrupt {
-                table: "outcomes",
-                row: id.to_string(),
-                what: "conflicts but is not there",
-            };
-            return winner.map(Box::new).map(Recorded::Lost).ok_or_else(missing);
-        }
-        if let Some(job) = Job::notify_client(decided) {
-            jobs::insert(&mut self.tx, LEDGER_QUEUE, &job, decided.decided_at).await?;
-        }
-        audit::append(&mut self.tx, self.head, entry).await?;
-        failpoint::hit("decide.before_commit");
-        self.tx.commit().await?;
-        failpoint::hit("decide.after_commit");
-        Ok(Recorded::First)
     }
 }
 
@@ -386,7 +380,9 @@ pub(super) async fn standing(
         "SELECT (SELECT login FROM users WHERE id = $1 AND locked_at IS NULL) AS login, \
          (SELECT name FROM users WHERE id = $1) AS name, \
          (SELECT COUNT(*) FROM clients WHERE id = $2 AND locked_at IS NULL) AS clients, \
-         (SELECT public_jwk FROM devices WHERE id = $3 AND user_id = $1 AND state = $4) AS device",
+         (SELECT public_jwk FROM devices WHERE id = $3 AND user_id = $1 AND state = $4) AS device, \
+         (SELECT COUNT(*) FROM devices WHERE user_id = $1 AND id <> $3 AND state = $4 \
+         AND push_target IS NOT NULL) AS others",
     )
     .bind(user.as_str())
     .bind(client.as_str())
@@ -411,6 +407,7 @@ pub(super) async fn standing(
             .map(|login| Profile { login, name }),
         client_active: row.number("clients")? == 1,
         device,
+        has_other_targets: row.number("others")? > 0,
     })
 }
 
@@ -436,7 +433,6 @@ fn read_decided(row: &AnyRow, keys: &KeyRing, id: RequestId) -> Result<DecidedRe
     let evidence = row.parse_with("evidence", |sealed| {
         serde_json::from_slice(&keys.open_sealed(&evidence_context(id), sealed).ok()?).ok()
     })?;
-    let reason = row.optional_text("reason")?.map(|text| text.parse());
     Ok(DecidedRequest {
         request_id: id,
         partition: Partition(row.small("partition")?),
@@ -444,11 +440,16 @@ fn read_decided(row: &AnyRow, keys: &KeyRing, id: RequestId) -> Result<DecidedRe
         user_id: UserId::new(row.text("user_id")?),
         device_id: row.optional_text("device_id")?.map(DeviceId::new),
         outcome: row.parse("outcome")?,
-        reason: reason.transpose().map_err(|_| row.corrupt("reason"))?,
+        reason: reason(&row)?,
         decided_at: row.time("decided_at")?,
         expires_at: row.time("expires_at")?,
         evidence,
     })
+}
+
+fn reason(row: &Located<'_>) -> Result<Option<DenyReason>, StoreError> {
+    let reason = row.optional_text("reason")?.map(|text| text.parse());
+    reason.transpose().map_err(|_| row.corrupt("reason"))
 }
 
 async fn used_approval(

@@ -1,7 +1,7 @@
 //! Pending requests of the embedded server: a table for the facts, process memory for pacing and
 //! wake-ups.
 
-use super::db::Db;
+use super::db::{Db, Tx};
 use super::jobs::{self, PENDING_QUEUE};
 use super::row::Located;
 use crate::domain::pacing::{Pace, PollPacing};
@@ -21,6 +21,9 @@ use tokio::sync::watch;
 
 /// One process holds all polls and knows by itself which is the newest: for the store all are alike.
 const ONLY_NODE: u64 = 0;
+
+/// How long prompts are kept: longer than any budget's span.
+const PROMPTS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// How many states are read at a time; a fixed number, so that one prepared statement serves.
 const CHUNK: usize = 16;
@@ -134,7 +137,7 @@ impl PendingRequests for SqlPendingRequests {
         .execute(&mut *tx)
         .await?;
         let rows = sqlx::query(
-            "SELECT COUNT(*) AS of_user, \
+            "SELECT COUNT(CASE WHEN decoy = 0 THEN 1 END) AS of_user, \
              COUNT(CASE WHEN client_id = $2 THEN 1 END) AS of_client, \
              COUNT(CASE WHEN request_id = $5 THEN 1 END) AS of_request \
              FROM pending_requests WHERE user_id = $1 \
@@ -158,15 +161,17 @@ impl PendingRequests for SqlPendingRequests {
             "of_user",
         );
         // What exists, decided or not, takes no room: its retry gets the answer it had.
-        if open.number("of_request")? == 0
-            && (open.number("of_client")? >= i64::from(new.per_client)
-                || open.number("of_user")? >= i64::from(new.per_user))
-        {
-            return Ok(Created::OverCap);
+        if open.number("of_request")? == 0 {
+            if open.number("of_client")? >= i64::from(new.per_client) {
+                return Ok(Created::OverClientCap);
+            }
+            if open.number("of_user")? >= i64::from(new.per_user) {
+                return Ok(Created::OverUserCap);
+            }
         }
         let inserted = sqlx::query(
             "INSERT INTO pending_requests (request_id, client_id, user_id, state, expires_at, delete_at, \
-             facts) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (request_id) DO NOTHING",
+             facts, decoy) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (request_id) DO NOTHING",
         )
         .bind(facts.id.to_string())
         .bind(facts.client_id.as_str())
@@ -175,13 +180,22 @@ impl PendingRequests for SqlPendingRequests {
         .bind(facts.expires_at.millis())
         .bind(facts.redeemable_until().plus(AFTERLIFE).millis())
         .bind(serde_json::to_string(facts).expect("facts serialise"))
+        .bind(i64::from(facts.decoy))
         .execute(&mut *tx)
         .await?;
-        if inserted.rows_affected() == 1 {
-            jobs::insert(&mut tx, PENDING_QUEUE, &new.job, now).await?;
+        let mut created = Created::Yes;
+        let mut job = new.job.as_ref();
+        if inserted.rows_affected() == 0 {
+            job = None;
+        } else if job.is_some() && !count_prompt(&mut tx, new, now).await? {
+            created = Created::InboxOnly;
+            job = new.instead.as_ref();
+        }
+        if let Some(job) = job {
+            jobs::insert(&mut tx, PENDING_QUEUE, job, now).await?;
         }
         tx.commit().await?;
-        Ok(Created::Yes)
+        Ok(created)
     }
 
     async fn poll(
@@ -242,7 +256,7 @@ impl PendingRequests for SqlPendingRequests {
         let mut reader = self.db.reader().await?;
         let rows = sqlx::query(
             "SELECT request_id, state, facts FROM pending_requests \
-             WHERE user_id = $1 AND state = $2 AND expires_at > $3",
+             WHERE user_id = $1 AND state = $2 AND expires_at > $3 AND decoy = 0",
         )
         .bind(user.as_str())
         .bind(State::Pending.as_str())
@@ -321,12 +335,38 @@ impl PendingRequests for SqlPendingRequests {
             .bind(now.millis())
             .execute(&mut *writer)
             .await?;
+        sqlx::query("DELETE FROM prompts WHERE at <= $1")
+            .bind(now.minus(PROMPTS_KEPT).millis())
+            .execute(&mut *writer)
+            .await?;
         let done = sqlx::query("DELETE FROM pending_requests WHERE delete_at <= $1")
             .bind(now.millis())
             .execute(&mut *writer)
             .await?;
         Ok(done.rows_affected())
     }
+}
+
+/// Counts a prompt, if the person's budgets have room for it. Whoever calls is alone with the person.
+async fn count_prompt(tx: &mut Tx, new: &NewRequest, now: Timestamp) -> Result<bool, StoreError> {
+    let facts = &new.facts;
+    let rows = sqlx::query("SELECT request_id, at FROM prompts WHERE user_id = $1 AND at > $2")
+        .bind(facts.user_id.as_str())
+        .bind(now.minus(new.budgets.memory()).millis())
+        .fetch_all(&mut **tx)
+        .await?;
+    let at = |row: &AnyRow| Located::new(row, "prompts", "request_id").time("at");
+    let before: Vec<Timestamp> = rows.iter().map(at).collect::<Result<_, _>>()?;
+    if !new.budgets.have_room(&before, now) {
+        return Ok(false);
+    }
+    sqlx::query("INSERT INTO prompts (request_id, user_id, at) VALUES ($1, $2, $3)")
+        .bind(facts.id.to_string())
+        .bind(facts.user_id.as_str())
+        .bind(now.millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(true)
 }
 
 fn request(row: &AnyRow) -> Result<BackchannelRequest, StoreError> {

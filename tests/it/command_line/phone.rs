@@ -103,7 +103,7 @@ async fn a_phone_is_enrolled_and_answers() {
     fails(&site, &["phone", "approve"], several);
     fails(&site, &["phone", "deny"], several);
     let id = request_id(&second).to_string();
-    let denied = site.json(&["phone", "deny", &id, "--reason", "fraud"]);
+    let denied = site.json(&["phone", "deny", &id, "--reason", "mistake"]);
     assert_eq!(denied, json!({ "id": id, "decision": "deny" }));
     let approved = site.json(&["phone", "approve", &request_id(&third).to_string()]);
     assert_eq!(approved["decision"], "approve");

@@ -6,8 +6,10 @@ use crate::bad_input::forge::Pen;
 use crate::bad_input::wire::{Request, exchange, parse};
 use crate::bad_input::{proven, with_proof};
 use crate::support::process::pause;
-use crate::support::{Backend, TestApp, request_id, show as look};
+use crate::support::{Backend, TestApp, registration, request_id, show as look};
 use assent::domain::Decision;
+use assent::domain::client::Registration;
+use assent::phone::ShownRequest;
 use assent::service::devices::Actor;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -150,6 +152,44 @@ async fn every_problem() {
     .await;
     phone.answer(&seen, Decision::Deny, None).await.unwrap();
     show("already_decided", wrong(&right)).await;
+
+    // A request that asks for a code, five times wrongly.
+    let with_code = Registration {
+        matching_code: Some(6),
+        open_requests_per_user: 6,
+        ..registration()
+    };
+    let shop = app.client_with("shop", with_code).await;
+    let answer_with = |seen: &ShownRequest, code: Option<&str>| {
+        let mut approval = json!(phone.approval(seen, Decision::Approve, None));
+        approval["code"] = code.into();
+        let approval = phone.sign("ciba-approval+jwt", &approval);
+        let id = seen.challenge.jti;
+        let body = json!({ "challenge": seen.signed, "approval": approval }).to_string();
+        proven(
+            &phone,
+            "POST",
+            &format!("{inbox}/{id}/decision"),
+            body.as_bytes(),
+        )
+    };
+    for n in 0..6 {
+        let asked = shop
+            .ask(&[("scope", "openid"), ("login_hint", "alice")])
+            .await;
+        let asked = asked.json();
+        let seen = look(&phone, asked["auth_req_id"].as_str().unwrap()).await;
+        let code = asked["matching_code"].as_str().unwrap();
+        if n == 0 {
+            show("invalid_approval, no code", answer_with(&seen, None)).await;
+        }
+        let wrong = if code == "000000" { "000001" } else { "000000" };
+        match n {
+            0 => show("wrong_code", answer_with(&seen, Some(wrong))).await,
+            5 => show("code_entry_blocked", answer_with(&seen, Some(code))).await,
+            _ => drop(phone.approve_with_code(&seen, wrong).await.unwrap()),
+        }
+    }
     let late = bank.start("alice").await;
     app.advance(120);
     show(

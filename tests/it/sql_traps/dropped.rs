@@ -97,7 +97,7 @@ async fn decide_and_redeem(ledger: &Ledger, user: &User, n: u8) -> Result<(), St
     let open = ledger
         .begin_decision(partition, &decided.user_id, &decided.client_id, None)
         .await?;
-    if let Recorded::Lost(winner) = open.record(&decided, entry("cut.decided")).await? {
+    if let Recorded::Lost(winner) = open.record(&decided, &[], entry("cut.decided")).await? {
         assert_eq!(winner.outcome, Outcome::Approved);
     }
     match ledger.begin_redemption(id, partition, START).await? {

@@ -66,7 +66,7 @@ impl Cast {
         let recorded = self
             .begin()
             .await
-            .record(&self.decided(n, outcome), entry())
+            .record(&self.decided(n, outcome), &[], entry())
             .await;
         assert!(matches!(recorded, Ok(Recorded::First)), "{recorded:?}");
     }

@@ -1,11 +1,12 @@
 //! The scripts against the state machine: whatever happens in whatever order, Redis answers as the domain
 //! would.
 
-use super::{INTERVAL, PARTITION, START, Stores, id, key, request_of};
+use super::{INTERVAL, PARTITION, START, Stores, id, job_of, key, request_of};
 use crate::support::RedisServers;
 use assent::domain::pacing::{Pace, PollPacing};
+use assent::domain::prompts::{PromptBudget, PromptBudgets};
 use assent::domain::request::{REDEMPTION_GRACE, State};
-use assent::domain::{Timestamp, UserId};
+use assent::domain::{Job as Work, Timestamp, UserId};
 use assent::store::{ClaimedJob, Created, NewRequest, Poll, Polled, QueueDepth, Standing};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -13,6 +14,13 @@ use std::time::Duration;
 
 const PER_CLIENT: u32 = 2;
 const PER_USER: u32 = 3;
+const DECOY: u32 = 5;
+const SILENT: u32 = 4;
+const BUDGETS: PromptBudgets = PromptBudgets([
+    PromptBudget::new(1, Duration::from_secs(2)),
+    PromptBudget::new(2, Duration::from_secs(10)),
+    PromptBudget::new(3, Duration::from_secs(100)),
+]);
 const LEASE: Duration = Duration::from_secs(30);
 /// How long a record is still found after its approval could last be redeemed.
 const AFTERLIFE: Duration = Duration::from_secs(600);
@@ -98,6 +106,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     now: Timestamp,
     requests: BTreeMap<u32, Request>,
+    prompts: Vec<Timestamp>,
     jobs: BTreeMap<String, Job>,
     used: BTreeMap<u8, Timestamp>,
 }
@@ -126,10 +135,22 @@ impl Request {
 
 /// By client and number: even ones the bank's, odd ones the shop's; all for one person.
 fn new_request(n: u32, now: Timestamp) -> NewRequest {
+    let mut new = request_of(n, ["bank", "shop"][n as usize % 2], "alice", now);
+    new.facts.decoy = n == DECOY;
+    let instead = Work::NotifyResolved {
+        request_id: new.facts.id,
+        partition: PARTITION,
+        user_id: new.facts.user_id.clone(),
+        answered_by: None,
+        expires_at: new.facts.expires_at,
+    };
     NewRequest {
         per_client: PER_CLIENT,
         per_user: PER_USER,
-        ..request_of(n, ["bank", "shop"][n as usize % 2], "alice", now)
+        job: new.job.filter(|_| n != SILENT),
+        budgets: BUDGETS,
+        instead: Some(instead),
+        ..new
     }
 }
 
@@ -146,15 +167,29 @@ impl Model {
             .map(|(n, _)| *n)
             .collect();
         let of_client = open.iter().filter(|other| *other % 2 == n % 2).count();
-        if open.len() as u32 >= PER_USER || of_client as u32 >= PER_CLIENT {
-            return Created::OverCap;
+        let of_user = open.iter().filter(|other| **other != DECOY).count();
+        if of_client as u32 >= PER_CLIENT {
+            return Created::OverClientCap;
+        }
+        if of_user as u32 >= PER_USER {
+            return Created::OverUserCap;
         }
         let new = new_request(n, self.now);
-        self.jobs.entry(new.job.id()).or_insert(Job {
-            due: self.now,
-            attempt: 0,
-            is_dead: false,
-        });
+        let mut created = Created::Yes;
+        let mut job = new.job.as_ref();
+        if job.is_some() && !BUDGETS.have_room(&self.prompts, self.now) {
+            created = Created::InboxOnly;
+            job = new.instead.as_ref();
+        } else if job.is_some() {
+            self.prompts.push(self.now);
+        }
+        if let Some(job) = job {
+            self.jobs.entry(job.id()).or_insert(Job {
+                due: self.now,
+                attempt: 0,
+                is_dead: false,
+            });
+        }
         let request = Request {
             new,
             stored: State::Pending,
@@ -163,7 +198,7 @@ impl Model {
             number: 0,
         };
         self.requests.insert(n, request);
-        Created::Yes
+        created
     }
 
     fn poll(&mut self, n: u32, poll: Poll) -> Option<Polled> {
@@ -239,6 +274,7 @@ async fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut model = Model {
         now: START,
         requests: BTreeMap::new(),
+        prompts: Vec::new(),
         jobs: BTreeMap::new(),
         used: BTreeMap::new(),
     };
@@ -307,7 +343,7 @@ async fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
             }
             Step::ReplayDead(n) => {
-                let job = new_request(n, START).job.id();
+                let job = job_of(request_of(n, "bank", "alice", START)).id();
                 let dead = model.jobs.get_mut(&job).filter(|job| job.is_dead);
                 let is_dead = dead.is_some();
                 if let Some(job) = dead {
@@ -353,7 +389,7 @@ async fn same(stores: &Stores, model: &Model) -> Result<(), TestCaseError> {
             newest_poll: request.number,
         });
         prop_assert_eq!(standing, expected);
-        if request.state(now) == Some(State::Pending) {
+        if request.state(now) == Some(State::Pending) && *n != DECOY {
             open.push((request.new.facts.created_at, id(*n)));
         }
     }

@@ -366,7 +366,7 @@ async fn who_lost_the_lease_gives_up_nothing(backend: Backend) {
     let cast = Cast::new(backend).await;
     let mut decided = cast.decided(1, Outcome::Approved);
     decided.evidence.delivery_mode = DeliveryMode::Push;
-    let recorded = cast.begin().await.record(&decided, entry()).await;
+    let recorded = cast.begin().await.record(&decided, &[], entry()).await;
     recorded.unwrap();
     let tokens = IssuedTokens {
         response: Some(Secret::new("the response".into())),

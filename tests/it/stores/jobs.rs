@@ -1,6 +1,6 @@
 //! Leased jobs: each is done, by somebody, in the end.
 
-use super::{Stores, at, id, in_every_store, new_request, request_of};
+use super::{Stores, at, id, in_every_store, job_of, new_request, request_of};
 use crate::support::{Backend, House, START, all, on_both};
 use assent::domain::Timestamp;
 use assent::store::sql::SqlJobQueue;
@@ -49,7 +49,7 @@ async fn the_most_overdue_job_comes_first(stores: &Stores) {
     for (n, due) in [(1, 3), (2, 1), (3, 9), (4, 2), (5, 0)] {
         add(stores, n, at(due)).await;
     }
-    let id_of = |n| new_request(n).job.id();
+    let id_of = |n| job_of(new_request(n)).id();
     let mut order = Vec::new();
     for _ in 0..2 {
         let jobs = claim(stores, 1, at(5)).await;
@@ -79,7 +79,7 @@ async fn a_lease_hides_a_job_and_ends(stores: &Stores) {
         let claimed = claim_one(stores, now).await;
         assert_eq!(
             (claimed.attempt, &claimed.job),
-            (attempt, &{ request_of(1, "bank", "user 1", START).job })
+            (attempt, &job_of(request_of(1, "bank", "user 1", START)))
         );
         let end = now.plus(LEASE);
         for hidden in [now, end.minus(Duration::from_millis(1))] {
@@ -223,7 +223,10 @@ async fn a_job_that_nobody_can_read_holds_up_no_other(backend: Backend) {
         claimed.extend(jobs.claim(1, LEASE, at(5)).await.unwrap());
     }
     assert_eq!(claimed.len(), 1);
-    assert_eq!(claimed[0].job, request_of(2, "bank", "alice", at(2)).job);
+    assert_eq!(
+        claimed[0].job,
+        job_of(request_of(2, "bank", "alice", at(2)))
+    );
     // It is still there, under a lease, and people can see why.
     assert_eq!(
         jobs.depth().await.unwrap(),

@@ -38,7 +38,7 @@ async fn one_of_many_decides_and_the_others_read_what(backend: Backend) {
                 let open = ledger
                     .begin_decision(decided.partition, user, client, None)
                     .await?;
-                let recorded = open.record(&decided, entry()).await?;
+                let recorded = open.record(&decided, &[], entry()).await?;
                 Ok::<_, StoreError>((decided, recorded))
             }
         }))
@@ -73,7 +73,7 @@ async fn a_decision_that_is_not_recorded_never_was(backend: Backend) {
     let late = cast
         .begin()
         .await
-        .record(&cast.decided(1, Outcome::Denied), entry())
+        .record(&cast.decided(1, Outcome::Denied), &[], entry())
         .await;
     assert!(matches!(late.unwrap(), Recorded::Lost(winner) if winner.outcome == Outcome::Approved));
     assert_eq!(cast.chains().await, decided);
@@ -108,7 +108,7 @@ async fn what_was_decided_is_read_back_whole(backend: Backend) {
         },
     ];
     for decided in written {
-        let recorded = cast.begin().await.record(&decided, entry()).await;
+        let recorded = cast.begin().await.record(&decided, &[], entry()).await;
         assert!(matches!(recorded.unwrap(), Recorded::First));
         let found = cast.house.ledger.lookup(decided.request_id).await.unwrap();
         let (found, used) = found.unwrap();
@@ -161,7 +161,7 @@ async fn evidence_opens_in_its_own_row_only(backend: Backend) {
         let recorded = cast
             .begin()
             .await
-            .record(&cast.decided(n, Outcome::Denied), entry())
+            .record(&cast.decided(n, Outcome::Denied), &[], entry())
             .await
             .map(|_| ());
         for result in [looked_up, redeemed, recorded] {
@@ -195,7 +195,7 @@ async fn a_decision_about_a_stranger_is_refused(backend: Backend) {
         client_id: ClientId::new("nobody"),
         ..cast.decided(1, Outcome::Approved)
     };
-    let recorded = cast.begin().await.record(&stranger, entry()).await;
+    let recorded = cast.begin().await.record(&stranger, &[], entry()).await;
     assert!(
         matches!(recorded, Err(StoreError::Refused(_))),
         "{recorded:?}"
@@ -265,7 +265,7 @@ async fn a_lock_waits_for_the_decision_that_was_first(backend: Backend) {
     let early = tokio::time::timeout(Duration::from_millis(100), &mut lock).await;
     assert!(early.is_err(), "the lock did not wait");
     let recorded = open
-        .record(&cast.decided(1, Outcome::Approved), entry())
+        .record(&cast.decided(1, Outcome::Approved), &[], entry())
         .await;
     assert!(matches!(recorded.unwrap(), Recorded::First));
     assert!(lock.await.unwrap());
@@ -301,7 +301,11 @@ async fn states_are_listed_page_by_page(backend: Backend) {
         expires_at: at(600),
         ..cast.decided(11, Outcome::Denied)
     };
-    cast.begin().await.record(&late, entry()).await.unwrap();
+    cast.begin()
+        .await
+        .record(&late, &[], entry())
+        .await
+        .unwrap();
     let mut all_states = expected.clone();
     all_states.push((id(11), State::Denied));
 

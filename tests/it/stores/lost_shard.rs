@@ -15,12 +15,12 @@ const LEASE: Duration = Duration::from_secs(30);
 fn request_in(n: u8) -> NewRequest {
     let mut new = super::request_of(u32::from(n), "bank", &format!("user {n}"), at(0));
     new.facts.partition = Partition(n);
-    new.job = Job::NotifyDevice {
+    new.job = Some(Job::NotifyDevice {
         request_id: new.facts.id,
         partition: Partition(n),
         user_id: new.facts.user_id.clone(),
         expires_at: new.facts.expires_at,
-    };
+    });
     new
 }
 

@@ -20,6 +20,7 @@ mod replay;
 use crate::support::{Backend, House, RedisServers, START};
 use assent::crypto::sha256;
 use assent::domain::client::DeliveryMode;
+use assent::domain::prompts::{PromptBudget, PromptBudgets};
 use assent::domain::request::{ACR_DEVICE, Facts};
 use assent::domain::{ClientId, Job, Partition, RequestId, RequestKey, Scope, Timestamp, UserId};
 use assent::store::sql::jobs::PENDING_QUEUE;
@@ -123,6 +124,17 @@ pub fn key(n: u32) -> RequestKey {
     }
 }
 
+/// Budgets that nobody exceeds.
+pub const NO_BUDGETS: PromptBudgets = {
+    let ample = PromptBudget::new(u32::MAX, Duration::from_secs(3600));
+    PromptBudgets([ample; 3])
+};
+
+/// The job that a request comes with.
+pub fn job_of(new: NewRequest) -> Job {
+    new.job.expect("a request that wakes phones")
+}
+
 /// The `n`th request of a test, by `bank` for `alice`, open for 120 s.
 pub fn new_request(n: u32) -> NewRequest {
     request_of(n, "bank", "alice", START)
@@ -136,22 +148,26 @@ pub fn request_of(n: u32, client: &str, user: &str, now: Timestamp) -> NewReques
         partition: PARTITION,
         sealed_auth_req_id: format!("sealed {n}"),
         sealed_notification_token: None,
-        subject: user.into(),
+        sector: None,
         scope: Scope::parse("openid").unwrap(),
         acr: ACR_DEVICE.into(),
         binding_message: None,
         authorization_details: None,
         delivery_mode: DeliveryMode::Poll,
+        matching_digits: None,
+        decoy: false,
         created_at: now,
         expires_at: now.plus(Duration::from_secs(120)),
     };
     NewRequest {
-        job: Job::NotifyDevice {
+        job: Some(Job::NotifyDevice {
             request_id: facts.id,
             partition: facts.partition,
             user_id: facts.user_id.clone(),
             expires_at: facts.expires_at,
-        },
+        }),
+        budgets: NO_BUDGETS,
+        instead: None,
         facts,
         per_client: 1000,
         per_user: 1000,

@@ -1,11 +1,12 @@
 //! Pending requests: creation, caps, polls, inbox, projection.
 
-use super::{PARTITION, Stores, at, id, in_every_store, key, new_request, request_of};
+use super::{PARTITION, Stores, at, id, in_every_store, job_of, key, new_request, request_of};
 use crate::support::house::cancel_after;
 use crate::support::{Backend, House, START, all, on_both};
 use assent::domain::pacing::Pace;
+use assent::domain::prompts::{PromptBudget, PromptBudgets};
 use assent::domain::request::{BackchannelRequest, State};
-use assent::domain::{BindingMessage, RequestKey, UserId};
+use assent::domain::{BindingMessage, Event, EventKind, Job, RequestKey, Timestamp, UserId};
 use assent::store::{
     Created, IdempotencySlot, NewRequest, PendingRequests, Poll, Reservation, StoreError,
 };
@@ -18,6 +19,10 @@ in_every_store!(
     a_creation_that_is_cut_short_is_whole_or_not_at_all,
     caps_count_what_is_open,
     a_crowd_gets_as_many_places_as_there_are,
+    a_person_is_woken_within_the_budgets,
+    a_crowd_wakes_a_person_within_the_budgets,
+    a_request_may_wake_nobody,
+    a_decoy_takes_the_clients_places_and_nobody_elses,
     an_idempotency_key_stands_for_one_request,
     one_of_many_gets_the_slot,
     a_slot_without_a_request_can_be_given_back,
@@ -58,7 +63,10 @@ async fn a_request_is_there_with_its_job(stores: &Stores) {
     let lease = Duration::from_secs(30);
     let claimed = stores.jobs.claim(10, lease, START).await.unwrap();
     assert_eq!(claimed.len(), 1);
-    assert_eq!((&claimed[0].job, claimed[0].attempt), (&new.job, 1));
+    assert_eq!(
+        (&claimed[0].job, claimed[0].attempt),
+        (new.job.as_ref().unwrap(), 1)
+    );
 }
 
 async fn creating_twice_is_creating_once(stores: &Stores) {
@@ -110,7 +118,7 @@ async fn a_creation_that_is_cut_short_is_whole_or_not_at_all(stores: &Stores) {
     let mut requests = BTreeSet::new();
     for n in 0..=cut + 1 {
         if stores.pending.find(key(n), START).await.unwrap().is_some() {
-            requests.insert(new_request(n).job.id());
+            requests.insert(job_of(new_request(n)).id());
         }
     }
     let lease = Duration::from_secs(30);
@@ -133,12 +141,12 @@ async fn caps_count_what_is_open(stores: &Stores) {
     };
     assert_eq!(ask(1, "bank", "alice", START).await, Created::Yes);
     assert_eq!(ask(2, "bank", "alice", START).await, Created::Yes);
-    assert_eq!(ask(3, "bank", "alice", START).await, Created::OverCap);
+    assert_eq!(ask(3, "bank", "alice", START).await, Created::OverClientCap);
     // Other people and other clients have room of their own, until the person's is used up.
     assert_eq!(ask(4, "bank", "bob", START).await, Created::Yes);
     assert_eq!(ask(5, "shop", "alice", START).await, Created::Yes);
-    assert_eq!(ask(6, "shop", "alice", START).await, Created::OverCap);
-    assert_eq!(ask(7, "kiosk", "alice", START).await, Created::OverCap);
+    assert_eq!(ask(6, "shop", "alice", START).await, Created::OverUserCap);
+    assert_eq!(ask(7, "kiosk", "alice", START).await, Created::OverUserCap);
     // What was refused is nowhere.
     assert_eq!(stores.pending.find(key(3), START).await.unwrap(), None);
     assert_eq!(stores.jobs.depth().await.unwrap().alive, 4);
@@ -146,11 +154,152 @@ async fn caps_count_what_is_open(stores: &Stores) {
     for (n, state) in [(1, State::Approved), (2, State::Denied)] {
         stores.pending.project(key(n), state).await.unwrap();
         assert_eq!(ask(n + 10, "bank", "alice", START).await, Created::Yes);
-        assert_eq!(ask(n + 20, "bank", "alice", START).await, Created::OverCap);
+        assert_eq!(
+            ask(n + 20, "bank", "alice", START).await,
+            Created::OverClientCap
+        );
     }
     let last = at(120).minus(Duration::from_millis(1));
-    assert_eq!(ask(30, "bank", "alice", last).await, Created::OverCap);
+    assert_eq!(ask(30, "bank", "alice", last).await, Created::OverClientCap);
     assert_eq!(ask(31, "bank", "alice", at(120)).await, Created::Yes);
+}
+
+/// At most two prompts in ten seconds, three in a minute, four in an hour.
+fn budgeted(n: u32, now: Timestamp) -> NewRequest {
+    let budget = |prompts, seconds| PromptBudget::new(prompts, Duration::from_secs(seconds));
+    let new = request_of(n, "bank", "alice", now);
+    NewRequest {
+        budgets: PromptBudgets([budget(2, 10), budget(3, 60), budget(4, 3600)]),
+        instead: Some(Job::PublishEvent {
+            event: Event {
+                id: format!("instead of {n}"),
+                at: now,
+                partition: PARTITION,
+                kind: EventKind::PromptsExceeded {
+                    user: new.facts.user_id.clone(),
+                    client: new.facts.client_id.clone(),
+                },
+            },
+        }),
+        ..new
+    }
+}
+
+async fn a_person_is_woken_within_the_budgets(stores: &Stores) {
+    let mut prompted = Vec::new();
+    let mut n = 0;
+    for second in [
+        0, 0, 0, 9, 10, 11, 21, 59, 60, 61, 71, 600, 3599, 3600, 3601,
+    ] {
+        n += 1;
+        let new = budgeted(n, at(second));
+        let created = create(stores, &new).await;
+        // Whatever it is, it is there, and again it is what it was.
+        assert_eq!(create(stores, &new).await, Created::Yes);
+        assert_eq!(state_at(stores, n, at(second)).await, State::Pending);
+        let jobs = stores
+            .jobs
+            .claim(10, Duration::from_secs(1), at(second))
+            .await
+            .unwrap();
+        assert_eq!(jobs.len(), 1);
+        match created {
+            Created::Yes => {
+                assert_eq!(Some(&jobs[0].job), new.job.as_ref());
+                prompted.push(second);
+            }
+            Created::InboxOnly => assert_eq!(Some(&jobs[0].job), new.instead.as_ref()),
+            other => panic!("{other:?}"),
+        }
+        assert!(stores.jobs.ack(&jobs[0]).await.unwrap());
+    }
+    assert_eq!(prompted, [0, 0, 10, 60, 3600, 3600 + 1]);
+}
+
+async fn a_crowd_wakes_a_person_within_the_budgets(stores: &Stores) {
+    let created = all((0..20).map(|n| {
+        let pending = stores.pending.clone();
+        async move { pending.create(&budgeted(n, START), START).await.unwrap() }
+    }))
+    .await;
+    let woken = created.iter().filter(|one| **one == Created::Yes).count();
+    let quiet = created.iter().filter(|one| **one == Created::InboxOnly);
+    assert_eq!((woken, quiet.count()), (2, 18));
+}
+
+async fn a_request_may_wake_nobody(stores: &Stores) {
+    for n in 0..3 {
+        let quiet = NewRequest {
+            job: None,
+            ..budgeted(n, START)
+        };
+        assert_eq!(create(stores, &quiet).await, Created::Yes);
+    }
+    assert_eq!(stores.jobs.depth().await.unwrap().alive, 0);
+    // They have spent nothing.
+    assert_eq!(create(stores, &budgeted(3, START)).await, Created::Yes);
+    assert_eq!(create(stores, &budgeted(4, START)).await, Created::Yes);
+    assert_eq!(
+        create(stores, &budgeted(5, START)).await,
+        Created::InboxOnly
+    );
+}
+
+async fn a_decoy_takes_the_clients_places_and_nobody_elses(stores: &Stores) {
+    let ask = async |n, client, decoy| {
+        let mut new = NewRequest {
+            per_client: 2,
+            per_user: 3,
+            ..request_of(n, client, "alice", START)
+        };
+        new.facts.decoy = decoy;
+        create(stores, &new).await
+    };
+    assert_eq!(ask(1, "bank", true).await, Created::Yes);
+    assert_eq!(ask(2, "bank", true).await, Created::Yes);
+    assert_eq!(ask(3, "bank", true).await, Created::OverClientCap);
+    assert_eq!(ask(3, "bank", false).await, Created::OverClientCap);
+    for n in 4..7 {
+        assert_eq!(
+            ask(n, ["shop", "kiosk"][n as usize % 2], false).await,
+            Created::Yes
+        );
+    }
+    assert_eq!(ask(7, "kiosk", false).await, Created::OverUserCap);
+    // It is found by who holds its handle, and stands in nobody's inbox.
+    let found = stores.pending.find(key(1), START).await.unwrap().unwrap();
+    assert!(found.facts.decoy);
+    let alice = UserId::new("alice");
+    let open = stores
+        .pending
+        .open_for(&alice, PARTITION, START)
+        .await
+        .unwrap();
+    let open: Vec<_> = open.iter().map(|request| request.facts.id).collect();
+    let mut expected = [4, 5, 6].map(id);
+    expected.sort();
+    assert_eq!(open, expected);
+    // One that is over gives its place back.
+    stores
+        .pending
+        .project(key(1), State::Cancelled)
+        .await
+        .unwrap();
+    let mut new = request_of(8, "bank", "alice", START);
+    new.facts.decoy = true;
+    new.per_client = 2;
+    assert_eq!(create(stores, &new).await, Created::Yes);
+    assert_eq!(ask(9, "bank", true).await, Created::OverClientCap);
+}
+
+async fn state_at(stores: &Stores, n: u32, now: Timestamp) -> State {
+    stores
+        .pending
+        .find(key(n), now)
+        .await
+        .unwrap()
+        .unwrap()
+        .state
 }
 
 async fn a_crowd_gets_as_many_places_as_there_are(stores: &Stores) {

@@ -1,21 +1,28 @@
 #!lua
 -- Stores a request with its job, if the caps allow. A request that is there already is left alone.
--- KEYS: state, facts, open, due, jobs
--- ARGV: now, id, tag of the client, user, expires_at, ttl, per_client, per_user, interval, facts, job id, job,
---       channel, wake
+-- KEYS: state, facts, open, due, jobs, prompts
+-- ARGV: now, id, tag of the client ('-' at its end: a decoy), user, expires_at, ttl, per_client, per_user, interval, facts, job id, job,
+--       id and text of the job instead, channel, wake, how long prompts count, then of each budget since when
+--       and how many; a job's id is '' where there is none
 if redis.call('EXISTS', KEYS[1]) == 1 then
     return 'yes'
 end
 local now, id, client, expires_at, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
 local of_user, of_client = 0, 0
 for _, member in ipairs(redis.call('ZRANGE', KEYS[3], '(' .. now, '+inf', 'BYSCORE')) do
-    of_user = of_user + 1
-    if string.sub(member, #id + 1) == client then
+    local tag = string.sub(member, #id + 1)
+    if #tag == 16 then
+        of_user = of_user + 1
+    end
+    if string.sub(tag, 1, 16) == string.sub(client, 1, 16) then
         of_client = of_client + 1
     end
 end
-if of_client >= tonumber(ARGV[7]) or of_user >= tonumber(ARGV[8]) then
-    return 'over cap'
+if of_client >= tonumber(ARGV[7]) then
+    return 'over client cap'
+end
+if of_user >= tonumber(ARGV[8]) then
+    return 'over user cap'
 end
 redis.call('HSET', KEYS[1], 's', 'pending', 'e', expires_at, 'i', ARGV[9], 'c', client, 'u', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ttl)
@@ -25,8 +32,24 @@ redis.call('ZADD', KEYS[3], expires_at, id .. client)
 if redis.call('PTTL', KEYS[3]) < tonumber(ttl) then
     redis.call('PEXPIRE', KEYS[3], ttl)
 end
-if redis.call('HSETNX', KEYS[5], ARGV[11], '0 ' .. ARGV[12]) == 1 then
-    redis.call('ZADD', KEYS[4], now, ARGV[11])
+local answer, job_id, job = 'yes', ARGV[11], ARGV[12]
+if job_id ~= '' then
+    for budget = 18, #ARGV, 2 do
+        local spent = redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[budget], '+inf')
+        if spent >= tonumber(ARGV[budget + 1]) then
+            answer, job_id, job = 'inbox only', ARGV[13], ARGV[14]
+        end
+    end
 end
-redis.call('PUBLISH', ARGV[13], ARGV[14])
-return 'yes'
+if answer == 'yes' and job_id ~= '' then
+    redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[17])
+    redis.call('ZADD', KEYS[6], now, id)
+    redis.call('PEXPIRE', KEYS[6], ARGV[17])
+end
+if job_id ~= '' then
+    if redis.call('HSETNX', KEYS[5], job_id, '0 ' .. job) == 1 then
+        redis.call('ZADD', KEYS[4], now, job_id)
+    end
+    redis.call('PUBLISH', ARGV[15], ARGV[16])
+end
+return answer

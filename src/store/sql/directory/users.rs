@@ -81,6 +81,25 @@ impl Directory {
         audit::change(&self.db, chain_of(user.partition), entry, change).await
     }
 
+    /// Ends all that keeps a person's phones quiet, and their codes from being taken.
+    pub async fn lift_blocks(
+        &self,
+        user: &User,
+        now: Timestamp,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let change = sqlx::query(
+            "UPDATE users SET blocks_lifted_at = $2, user_code_failures = 0, \
+             user_code_blocked_until = NULL, wrong_matching_codes = 0, matching_blocked_until = NULL \
+             WHERE id = $1",
+        )
+        .bind(user.id.as_str())
+        .bind(now.millis());
+        audit::change(&self.db, chain_of(user.partition), entry, change)
+            .await
+            .map(drop)
+    }
+
     /// Ends every token that was issued for a person before now.
     pub async fn revoke_user_tokens(
         &self,

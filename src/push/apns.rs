@@ -111,14 +111,25 @@ impl Apns {
     ) -> OutboundRequest {
         let url = format!("{}/3/device/{target}", self.base_url);
         let id = uuid::Builder::from_random_bytes(message.attempt).into_uuid();
-        OutboundRequest::post(url, "application/json", body.into_bytes())
+        let request = OutboundRequest::post(url, "application/json", body.into_bytes())
             .header("authorization", format!("bearer {token}"))
             .header("apns-topic", self.topic.as_str())
+            .header("apns-id", id.to_string());
+        if message.signal.is_silent() {
+            // Now or never, and collapsing with nothing: Apple keeps one message for a phone that is away, so
+            // that this one, kept, could take the place of an alert that still matters. Lost, it leaves a
+            // notification behind until the app is opened.
+            return request
+                .header("apns-push-type", "background")
+                .header("apns-priority", "5")
+                .header("apns-expiration", "0");
+        }
+        request
             .header("apns-push-type", "alert")
             .header("apns-priority", "10")
             .header("apns-expiration", message.expires_at.secs().to_string())
+            // On the phone it names the notification, so that the app can take that away again.
             .header("apns-collapse-id", message.reference.as_str())
-            .header("apns-id", id.to_string())
     }
 
     /// The status decides, the reason refines: one that is new to us must not be lost.
@@ -203,13 +214,18 @@ const CREDENTIALS: [&str; 8] = [
 ];
 
 fn payload(target: &str, message: &PushMessage) -> Option<String> {
-    let builder = DefaultNotificationBuilder::new()
-        .set_loc_key(message.localisation_key)
-        .set_sound("default");
+    let builder = DefaultNotificationBuilder::new();
+    let signal = message.signal.as_str();
+    let builder = if message.signal.is_silent() {
+        builder.set_content_available()
+    } else {
+        builder.set_loc_key(signal).set_sound("default")
+    };
     let mut payload = builder.build(target, NotificationOptions::default());
     payload
         .add_custom_data("reference", &message.reference)
         .ok()?;
+    payload.add_custom_data("signal", &signal).ok()?;
     payload.to_json_string().ok()
 }
 

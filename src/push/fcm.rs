@@ -184,16 +184,24 @@ impl Fcm {
 /// Data alone, so that the app itself says in its own language that something waits.
 fn body(target: &Secret, message: &PushMessage, now: Timestamp) -> Vec<u8> {
     let left = message.expires_at.since(now).as_secs();
+    // What is silent may wait until the phone is awake: Android punishes apps that are woken urgently and show
+    // nothing.
+    let priority = if message.signal.is_silent() {
+        "NORMAL"
+    } else {
+        "HIGH"
+    };
     let message = json!({
         "message": {
             "token": target.expose(),
             "data": {
                 "reference": message.reference,
-                "localisation_key": message.localisation_key,
+                "signal": message.signal.as_str(),
             },
             "android": {
-                "priority": "HIGH",
+                "priority": priority,
                 "ttl": format!("{left}s"),
+                // Takes the place of a wake-up for the same request that has not arrived yet.
                 "collapse_key": message.reference,
             },
         },

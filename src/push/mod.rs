@@ -23,10 +23,39 @@ pub struct PushMessage {
     pub attempt: [u8; 16],
     /// Stands for the request; the phone asks over its own channel what it is about.
     pub reference: String,
-    /// Which sentence the app shows in its own language.
-    pub localisation_key: &'static str,
+    pub signal: Signal,
     /// After this the push is of no use.
     pub expires_at: Timestamp,
+}
+
+/// What the phone is told. The gateway learns as much: that something waits, or does no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// A request waits for an answer.
+    Waiting,
+    /// It has been answered, on another device: the app takes its notification away and shows none.
+    Resolved,
+    /// An operator tries whether the phone can be reached.
+    Test,
+}
+
+impl Signal {
+    /// What it is called in every payload. The app shows its own sentence for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "request.waiting",
+            Self::Resolved => "request.resolved",
+            Self::Test => "push.test",
+        }
+    }
+
+    /// Whether the phone stays dark.
+    pub const fn is_silent(self) -> bool {
+        match self {
+            Self::Resolved => true,
+            Self::Waiting | Self::Test => false,
+        }
+    }
 }
 
 /// What an attempt means for us, whatever the gateway calls it.

@@ -116,7 +116,7 @@ impl WebPush {
         let ttl = u32::try_from(left).unwrap_or(u32::MAX);
         let content = json!({
             "reference": message.reference,
-            "localisation_key": message.localisation_key,
+            "signal": message.signal.as_str(),
         })
         .to_string();
         let claims = json!({
@@ -124,9 +124,16 @@ impl WebPush {
             "exp": now.plus(TOKEN_LIFETIME).secs(),
             "sub": self.subject,
         });
+        // Low would wait for a charger.
+        let urgency = if message.signal.is_silent() {
+            Urgency::Normal
+        } else {
+            Urgency::High
+        };
         let mut builder = WebPushMessageBuilder::new(subscription);
         builder.set_ttl(ttl);
-        builder.set_urgency(Urgency::High);
+        builder.set_urgency(urgency);
+        // Takes the place of a wake-up for the same request that has not arrived yet.
         builder.set_topic(message.reference.clone());
         builder.set_payload(ContentEncoding::Aes128Gcm, content.as_bytes());
         builder.set_vapid_signature(VapidSignature {
@@ -139,7 +146,7 @@ impl WebPush {
         let request = OutboundRequest::post(endpoint.as_str(), octets, payload.content)
             .header("content-encoding", payload.content_encoding.to_str())
             .header("ttl", built.ttl.to_string())
-            .header("urgency", Urgency::High.to_string())
+            .header("urgency", urgency.to_string())
             .header("topic", built.topic.unwrap_or_default())
             .ignoring_the_answers_body();
         let headers = payload.crypto_headers.into_iter();

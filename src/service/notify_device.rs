@@ -5,7 +5,7 @@ use crate::crypto::sha256;
 use crate::domain::device::DeviceState;
 use crate::domain::request::State;
 use crate::domain::{Device, DeviceId, RequestId, RequestKey, Timestamp, UserId};
-use crate::push::{PushMessage, PushOutcome, Reason};
+use crate::push::{PushMessage, PushOutcome, Reason, Signal};
 use crate::store::StoreError;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -83,7 +83,7 @@ impl Services {
         let message = PushMessage {
             attempt: self.entropy.bytes(),
             reference: push_reference(id),
-            localisation_key: "request.waiting",
+            signal: Signal::Waiting,
             expires_at,
         };
         let outcome = self.push.send(device, &message, self.clock.now()).await;

@@ -9,7 +9,7 @@ use assent::domain::device::Platform;
 use assent::domain::{Device, SignatureAlgorithm, Timestamp};
 use assent::outbound::{Outbound, OutboundPolicy};
 use assent::push::apns::ApnsSettings;
-use assent::push::{Apns, PushOutcome, PushRouter, PushSender as _, Reason};
+use assent::push::{Apns, PushOutcome, PushRouter, PushSender as _, Reason, Signal};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,8 +56,13 @@ impl Line {
     }
 
     async fn send(&self) -> PushOutcome {
+        self.signal(Signal::Waiting).await
+    }
+
+    async fn signal(&self, signal: Signal) -> PushOutcome {
         let now = self.fake.clock.now();
-        self.router.send(&self.device, &message(), now).await
+        let message = message(signal);
+        self.router.send(&self.device, &message, now).await
     }
 
     /// What one answer is taken for.
@@ -124,8 +129,34 @@ async fn a_message_has_every_header_and_says_nothing() {
                 "mutable-content": 0,
             },
             "reference": "cmVmZXJlbmNlLTIyLWNocw",
+            "signal": "request.waiting",
         })
     );
+}
+
+#[tokio::test]
+async fn what_is_silent_wakes_nobody_and_takes_no_other_messages_place() {
+    let line = Line::new().await;
+    assert_eq!(line.signal(Signal::Resolved).await, accepted());
+    let received = line.fake.received();
+    let header = |name: &str| received[0].headers.get(name).map(String::as_str);
+    assert_eq!(header("apns-push-type"), Some("background"));
+    assert_eq!(header("apns-priority"), Some("5"));
+    assert_eq!(header("apns-expiration"), Some("0"));
+    assert_eq!(header("apns-collapse-id"), None);
+    assert_eq!(
+        serde_json::from_str::<Value>(&received[0].body).unwrap(),
+        json!({
+            "aps": { "content-available": 1, "mutable-content": 0 },
+            "reference": "cmVmZXJlbmNlLTIyLWNocw",
+            "signal": "request.resolved",
+        })
+    );
+    assert_eq!(line.signal(Signal::Test).await, accepted());
+    let received = line.fake.received();
+    assert_eq!(received[0].headers["apns-push-type"], "alert");
+    let body: Value = serde_json::from_str(&received[0].body).unwrap();
+    assert_eq!(body["aps"]["alert"]["loc-key"], "push.test");
 }
 
 #[tokio::test]

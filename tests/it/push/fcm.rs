@@ -8,7 +8,7 @@ use assent::domain::Device;
 use assent::domain::device::Platform;
 use assent::outbound::{Outbound, OutboundPolicy};
 use assent::push::fcm::{InvalidServiceAccount, ServiceAccount};
-use assent::push::{Fcm, PushOutcome, PushRouter, PushSender as _, Reason};
+use assent::push::{Fcm, PushOutcome, PushRouter, PushSender as _, Reason, Signal};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +41,13 @@ impl Line {
     }
 
     async fn send(&self) -> PushOutcome {
+        self.signal(Signal::Waiting).await
+    }
+
+    async fn signal(&self, signal: Signal) -> PushOutcome {
         let now = self.fake.clock.now();
-        self.router.send(&self.device, &message(), now).await
+        let message = message(signal);
+        self.router.send(&self.device, &message, now).await
     }
 
     async fn answered(&self, reply: Reply) -> PushOutcome {
@@ -97,7 +102,7 @@ async fn a_message_holds_a_reference_and_nothing_else() {
                 "token": TARGET,
                 "data": {
                     "reference": "cmVmZXJlbmNlLTIyLWNocw",
-                    "localisation_key": "request.waiting",
+                    "signal": "request.waiting",
                 },
                 "android": {
                     "priority": "HIGH",
@@ -107,6 +112,26 @@ async fn a_message_holds_a_reference_and_nothing_else() {
             },
         })
     );
+}
+
+#[tokio::test]
+async fn what_is_silent_is_not_urgent() {
+    let line = Line::new().await;
+    for (signal, name, priority) in [
+        (Signal::Resolved, "request.resolved", "NORMAL"),
+        (Signal::Test, "push.test", "HIGH"),
+    ] {
+        assert_eq!(line.signal(signal).await, accepted());
+        let body: Value = serde_json::from_str(&line.fake.received()[0].body).unwrap();
+        let message = &body["message"];
+        let reference = "cmVmZXJlbmNlLTIyLWNocw";
+        assert_eq!(
+            message["data"],
+            json!({ "reference": reference, "signal": name })
+        );
+        assert_eq!(message["android"]["priority"], priority);
+        assert_eq!(message["android"]["collapse_key"], reference);
+    }
 }
 
 #[tokio::test]

@@ -15,15 +15,15 @@ use crate::support::{START, TestApp};
 use assent::domain::device::Platform;
 use assent::domain::user::Login;
 use assent::domain::{Device, Partition, Secret, Timestamp, User, UserId};
-use assent::push::{PushMessage, PushOutcome, Reason};
+use assent::push::{PushMessage, PushOutcome, Reason, Signal};
 use std::time::Duration;
 
 /// What a test sends straight to a gateway.
-fn message() -> PushMessage {
+fn message(signal: Signal) -> PushMessage {
     PushMessage {
         attempt: [0x5a; 16],
         reference: "cmVmZXJlbmNlLTIyLWNocw".into(),
-        localisation_key: "request.waiting",
+        signal,
         expires_at: after(120),
     }
 }

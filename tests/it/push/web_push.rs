@@ -11,7 +11,7 @@ use assent::domain::device::Platform;
 use assent::domain::{Device, Secret, SignatureAlgorithm};
 use assent::outbound::{Outbound, OutboundPolicy};
 use assent::push::web_push::WebPushSettings;
-use assent::push::{PushOutcome, PushRouter, PushSender as _, Reason, WebPush};
+use assent::push::{PushOutcome, PushRouter, PushSender as _, Reason, Signal, WebPush};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -56,8 +56,13 @@ impl Line {
     }
 
     async fn send(&self) -> PushOutcome {
+        self.signal(Signal::Waiting).await
+    }
+
+    async fn signal(&self, signal: Signal) -> PushOutcome {
         let now = self.fake.clock.now();
-        self.router.send(&self.device, &message(), now).await
+        let message = message(signal);
+        self.router.send(&self.device, &message, now).await
     }
 
     /// The same browser with its subscription changed.
@@ -100,7 +105,7 @@ async fn only_the_browser_can_read_a_message_which_says_nothing() {
         assert!(message.authorization.starts_with("vapid t=ey"));
         assert_eq!(
             serde_json::from_str::<Value>(&message.text).unwrap(),
-            json!({ "reference": "cmVmZXJlbmNlLTIyLWNocw", "localisation_key": "request.waiting" })
+            json!({ "reference": "cmVmZXJlbmNlLTIyLWNocw", "signal": "request.waiting" })
         );
         let raw = String::from_utf8_lossy(&message.raw);
         assert!(
@@ -109,6 +114,29 @@ async fn only_the_browser_can_read_a_message_which_says_nothing() {
         );
     }
     assert_ne!(received[0].raw, received[1].raw);
+}
+
+#[tokio::test]
+async fn what_is_silent_is_not_urgent() {
+    let line = Line::new(&["127.0.0.1"]).await;
+    for (signal, name, urgency) in [
+        (Signal::Resolved, "request.resolved", "normal"),
+        (Signal::Test, "push.test", "high"),
+    ] {
+        assert_eq!(line.signal(signal).await, accepted());
+        let [message] = &line.fake.received()[..] else {
+            panic!("one message")
+        };
+        let reference = "cmVmZXJlbmNlLTIyLWNocw";
+        assert_eq!(
+            serde_json::from_str::<Value>(&message.text).unwrap(),
+            json!({ "reference": reference, "signal": name })
+        );
+        assert_eq!(
+            (message.urgency.as_str(), message.topic.as_str()),
+            (urgency, reference)
+        );
+    }
 }
 
 #[tokio::test]

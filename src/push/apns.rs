@@ -5,7 +5,7 @@
 
 mod provider_token;
 
-use super::{PushMessage, PushOutcome, Reason, later, no_answer};
+use super::{PushMessage, PushOutcome, Reason, Sent, later};
 use crate::crypto::jose::SigningKey;
 use crate::domain::{Secret, Timestamp};
 use crate::outbound::{Outbound, OutboundRequest, OutboundResponse};
@@ -59,25 +59,25 @@ impl Apns {
         target: &Secret,
         message: &PushMessage,
         now: Timestamp,
-    ) -> PushOutcome {
+    ) -> Sent {
         let target = target.expose();
         // It becomes part of a path. Apple gives out hexadecimal digits and nothing else.
         if target.len() > 200 || !target.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return PushOutcome::TokenDead {
+            return Sent::unasked(PushOutcome::TokenDead {
                 reason: Reason::known("not a device token"),
                 since: None,
-            };
+            });
         }
         let Some(body) = payload(target, message) else {
-            return PushOutcome::OurBug {
+            return Sent::unasked(PushOutcome::OurBug {
                 reason: Reason::known("the payload cannot be written"),
-            };
+            });
         };
         let mut token = match self.tokens.current(now) {
             Ok(token) => token,
             Err(until) => {
                 let reason = Reason::known("TooManyProviderTokenUpdates");
-                return PushOutcome::Throttled { reason, until };
+                return Sent::unasked(PushOutcome::Throttled { reason, until });
             }
         };
         let mut has_renewed = false;
@@ -85,7 +85,7 @@ impl Apns {
             let request = self.request(target, token.expose(), message, body.clone());
             let answer = match self.outbound.send(request).await {
                 Ok(answer) => answer,
-                Err(error) => return no_answer(&error),
+                Err(error) => return Sent::no_answer(&error),
             };
             let refusal = Refusal::read(&answer);
             if answer.status == 403 && refusal.reason == "ExpiredProviderToken" && !has_renewed {
@@ -98,7 +98,10 @@ impl Apns {
             if refusal.reason == "TooManyProviderTokenUpdates" {
                 self.tokens.hold(now);
             }
-            return self.judge(&answer, &refusal, now);
+            let outcome = self.judge(&answer, &refusal, now);
+            let refuses_us = matches!(outcome, PushOutcome::Misconfigured { .. })
+                && !ABOUT_THE_TARGET.contains(&refusal.reason.as_str());
+            return Sent::answered(answer.status, outcome, refuses_us);
         }
     }
 
@@ -200,6 +203,9 @@ const BUGS: [&str; 8] = [
     "MissingDeviceToken",
     "PayloadEmpty",
 ];
+
+/// Reasons that look like our mistake and may be one phone's.
+const ABOUT_THE_TARGET: [&str; 2] = ["BadDeviceToken", "DeviceTokenNotForTopic"];
 
 /// Reasons of a 403: the key, the team, the environment.
 const CREDENTIALS: [&str; 8] = [

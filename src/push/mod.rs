@@ -2,6 +2,7 @@
 
 pub mod apns;
 pub mod fcm;
+mod guard;
 pub mod recorder;
 pub mod router;
 pub mod web_push;
@@ -15,6 +16,7 @@ pub use router::PushRouter;
 use crate::domain::{Device, Timestamp};
 use crate::outbound::OutboundError;
 use async_trait::async_trait;
+use guard::Sent;
 
 /// What a push may carry: nothing of the request, the person or the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub enum PushOutcome {
     Unreachable,
     /// Too much, or too early: not before this.
     Throttled { reason: Reason, until: Timestamp },
+    /// Not sent: the gateway fails or is slow, and is not asked before this.
+    HeldBack { reason: Reason, until: Timestamp },
     /// Worth another try.
     Retry { reason: Reason },
     /// The target is gone for good, since then if the gateway says so. Counts only for a target that was
@@ -88,6 +92,7 @@ impl PushOutcome {
             Self::Accepted { .. } => "accepted",
             Self::Unreachable => "unreachable",
             Self::Throttled { .. } => "throttled",
+            Self::HeldBack { .. } => "held_back",
             Self::Retry { .. } => "retry",
             Self::TokenDead { .. } => "token_dead",
             Self::Misconfigured { .. } => "misconfigured",
@@ -99,6 +104,7 @@ impl PushOutcome {
         match self {
             Self::Accepted { .. } | Self::Unreachable => None,
             Self::Throttled { reason, .. }
+            | Self::HeldBack { reason, .. }
             | Self::Retry { reason }
             | Self::TokenDead { reason, .. }
             | Self::Misconfigured { reason }

@@ -58,7 +58,8 @@ impl Services {
                     notified = notified.or_again(&reason, now);
                     continue;
                 }
-                PushOutcome::Throttled { reason, until } => {
+                PushOutcome::Throttled { reason, until }
+                | PushOutcome::HeldBack { reason, until } => {
                     notified = notified.or_again(&reason, until);
                     continue;
                 }
@@ -165,6 +166,12 @@ fn count(id: RequestId, device: &Device, outcome: &PushOutcome) {
     let platform = device.description.platform.as_str();
     let (request, device) = (log_id(id), log_device(&device.id));
     match outcome {
+        // No attempt was made. The gateway's trouble has been logged once, and held-back pushes have a
+        // count of their own.
+        PushOutcome::HeldBack { .. } => {
+            tracing::debug!(request, device, platform, ?outcome, "push");
+            return;
+        }
         PushOutcome::Misconfigured { .. } | PushOutcome::OurBug { .. } => {
             tracing::error!(request, device, platform, ?outcome, "push");
         }

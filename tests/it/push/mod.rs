@@ -1,6 +1,7 @@
 //! What wakes a phone: gateways that behave as the real ones do, and what becomes of their answers.
 
 mod apns;
+mod breaker;
 mod fake_apns;
 mod fake_fcm;
 mod fake_push_service;
@@ -12,10 +13,13 @@ mod web_push;
 
 use crate::support::house::new_device;
 use crate::support::{START, TestApp};
+use assent::clock::{Clock as _, ManualClock};
 use assent::domain::device::Platform;
 use assent::domain::user::Login;
 use assent::domain::{Device, Partition, Secret, Timestamp, User, UserId};
-use assent::push::{PushMessage, PushOutcome, Reason, Signal};
+use assent::outbound::OutboundPolicy;
+use assent::push::{PushMessage, PushOutcome, PushRouter, PushSender as _, Reason, Signal};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a test sends straight to a gateway.
@@ -25,6 +29,37 @@ fn message(signal: Signal) -> PushMessage {
         reference: "cmVmZXJlbmNlLTIyLWNocw".into(),
         signal,
         expires_at: after(120),
+    }
+}
+
+/// A gateway with one phone behind it, without a server.
+struct Line<Fake> {
+    fake: Fake,
+    clock: Arc<ManualClock>,
+    router: PushRouter,
+    device: Device,
+}
+
+impl<Fake> Line<Fake> {
+    async fn send(&self) -> PushOutcome {
+        self.signal(Signal::Waiting).await
+    }
+
+    async fn signal(&self, signal: Signal) -> PushOutcome {
+        let now = self.clock.now();
+        self.router.send(&self.device, &message(signal), now).await
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+/// Calls that may end at this machine.
+fn policy() -> OutboundPolicy {
+    OutboundPolicy {
+        allow_loopback_http: true,
+        ..OutboundPolicy::default()
     }
 }
 

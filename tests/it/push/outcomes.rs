@@ -157,14 +157,20 @@ async fn a_throttled_push_comes_back_when_it_may(backend: Backend) {
     let scene = Scene::new(backend).await;
     let (bank, _, phone) = scene.app.cast().await;
     register(&phone, "target").await;
-    scene.answer(&phone, [throttled(known("QUOTA_EXCEEDED"), 30)]);
-    bank.start("alice").await;
-    assert_eq!(scene.step([&phone]).await, [1]);
-    scene.app.advance(29);
-    assert_eq!(scene.step([&phone]).await, [0]);
-    scene.app.advance(1);
-    assert_eq!(scene.step([&phone]).await, [1]);
-    assert_eq!(scene.app.waiting_jobs().await, 0);
+    let held_back = PushOutcome::HeldBack {
+        reason: known("the gateway fails"),
+        until: after(60),
+    };
+    for outcome in [throttled(known("QUOTA_EXCEEDED"), 30), held_back] {
+        scene.answer(&phone, [outcome]);
+        bank.start("alice").await;
+        assert_eq!(scene.step([&phone]).await, [1]);
+        scene.app.advance(29);
+        assert_eq!(scene.step([&phone]).await, [0]);
+        scene.app.advance(1);
+        assert_eq!(scene.step([&phone]).await, [1]);
+        assert_eq!(scene.app.waiting_jobs().await, 0);
+    }
     // Later than the request lives: given up at once, and the request is none the worse.
     scene.answer(&phone, [throttled(known("QUOTA_EXCEEDED"), 3600)]);
     let id = bank.start("alice").await;

@@ -61,8 +61,7 @@ impl Apns {
         now: Timestamp,
     ) -> Sent {
         let target = target.expose();
-        // It becomes part of a path. Apple gives out hexadecimal digits and nothing else.
-        if target.len() > 200 || !target.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if !is_device_token(target) {
             return Sent::unasked(PushOutcome::TokenDead {
                 reason: Reason::known("not a device token"),
                 since: None,
@@ -190,6 +189,12 @@ impl Apns {
             _ => PushOutcome::Misconfigured { reason: unknown() },
         }
     }
+}
+
+/// Whether it is of the form that Apple gives out: hexadecimal digits and nothing else. It becomes part of a
+/// path.
+pub(super) fn is_device_token(target: &str) -> bool {
+    (1..=200).contains(&target.len()) && target.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Reasons of a 400 for which there is only ourselves to blame.

@@ -13,7 +13,8 @@ pub use fcm::Fcm;
 pub use recorder::PushRecorder;
 pub use router::PushRouter;
 
-use crate::domain::{Device, Timestamp};
+use crate::domain::device::{InvalidPushTarget, Platform};
+use crate::domain::{Device, Secret, Timestamp};
 use crate::outbound::OutboundError;
 use async_trait::async_trait;
 use guard::Sent;
@@ -156,6 +157,14 @@ impl Reason {
 #[async_trait]
 pub trait PushSender: Send + Sync {
     async fn send(&self, device: &Device, message: &PushMessage, now: Timestamp) -> PushOutcome;
+
+    /// Whether such a target is worth keeping. One that no gateway is set up for is: it may be one day.
+    ///
+    /// # Errors
+    /// Why nothing could be sent there.
+    fn check_target(&self, _platform: Platform, _target: &Secret) -> Result<(), InvalidPushTarget> {
+        Ok(())
+    }
 }
 
 /// To be tried again: when the gateway says, or as we see fit.

@@ -1,9 +1,11 @@
 //! Which gateway wakes a device: by its platform, and by its app where a server wakes several.
 
+use super::apns::is_device_token;
 use super::guard::{Callee, Guard};
+use super::web_push::not_a_subscription;
 use super::{Apns, Fcm, PushMessage, PushOutcome, PushSender, Reason, WebPush};
-use crate::domain::device::Platform;
-use crate::domain::{AppId, Device, Timestamp};
+use crate::domain::device::{InvalidPushTarget, Platform};
+use crate::domain::{AppId, Device, Secret, Timestamp};
 use async_trait::async_trait;
 
 /// All gateways of a server.
@@ -94,10 +96,26 @@ impl PushSender for PushRouter {
                         let call = web_push.send(&subscription, message, now);
                         self.guard.call(callee, now, call).await
                     }
-                    Err(outcome) => outcome,
+                    Err(InvalidPushTarget::Form) => not_a_subscription(),
+                    // The operator has taken its host from the list since.
+                    Err(InvalidPushTarget::Host) => PushOutcome::Unreachable,
                 }
             }
             Platform::None => PushOutcome::Unreachable,
+        }
+    }
+
+    fn check_target(&self, platform: Platform, target: &Secret) -> Result<(), InvalidPushTarget> {
+        match platform {
+            Platform::Apns if self.apns.is_empty() => Ok(()),
+            Platform::Apns if is_device_token(target.expose()) => Ok(()),
+            Platform::Apns => Err(InvalidPushTarget::Form),
+            Platform::WebPush => match &self.web_push {
+                Some(web_push) => web_push.subscription(target).map(drop),
+                None => Ok(()),
+            },
+            // Google says of no form that it is the only one.
+            Platform::Fcm | Platform::None => Ok(()),
         }
     }
 }

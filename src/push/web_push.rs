@@ -7,7 +7,7 @@ use super::{PushMessage, PushOutcome, Reason, Sent, later};
 use crate::crypto::jose::SigningKey;
 use crate::crypto::jwk::PublicJwk;
 use crate::crypto::{base64url, from_base64url};
-use crate::domain::device::PublicKey;
+use crate::domain::device::{InvalidPushTarget, PublicKey};
 use crate::domain::{Secret, Timestamp};
 use crate::outbound::{Outbound, OutboundRequest, OutboundResponse, Url};
 use serde_json::json;
@@ -77,13 +77,16 @@ impl WebPush {
     }
 
     /// Reads what a browser's app has registered.
-    pub(super) fn subscription(&self, target: &Secret) -> Result<Subscription, PushOutcome> {
+    ///
+    /// # Errors
+    /// Why nothing can be sent there.
+    pub(super) fn subscription(&self, target: &Secret) -> Result<Subscription, InvalidPushTarget> {
         let info: SubscriptionInfo =
-            serde_json::from_str(target.expose()).map_err(|_| not_a_subscription())?;
+            serde_json::from_str(target.expose()).map_err(|_| InvalidPushTarget::Form)?;
         let endpoint = self.outbound.check_url(&info.endpoint).ok();
         match endpoint.filter(|url| self.allows(url)) {
             Some(endpoint) => Ok(Subscription { info, endpoint }),
-            None => Err(PushOutcome::Unreachable),
+            None => Err(InvalidPushTarget::Host),
         }
     }
 
@@ -168,7 +171,7 @@ impl WebPush {
     }
 }
 
-fn not_a_subscription() -> PushOutcome {
+pub(super) fn not_a_subscription() -> PushOutcome {
     PushOutcome::TokenDead {
         reason: Reason::known("not a subscription"),
         since: None,

@@ -1,8 +1,8 @@
 //! Apple's gateway: what it is sent, and what each of its answers means.
 
-use super::fake_apns::{FakeApns, KEY_ID, Received, Reply, TEAM, pem};
+use super::fake_apns::{FakeApns, KEY_ID, Received, Reply, TEAM};
 use super::{Line, after, dead, known, misconfigured, our_bug, policy, retry, throttled};
-use crate::support::{Backend, START, TestApp, approve};
+use crate::support::{Backend, START, TestApp, approve, pem};
 use assent::clock::ManualClock;
 use assent::crypto::jose::SigningKey;
 use assent::domain::device::Platform;

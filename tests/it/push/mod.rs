@@ -9,6 +9,7 @@ mod fcm;
 mod http1;
 mod outcomes;
 mod settings;
+mod targets;
 mod web_push;
 
 use crate::support::house::new_device;

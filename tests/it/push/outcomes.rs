@@ -93,6 +93,12 @@ async fn register(phone: &Phone, target: &str) {
     assert_eq!(answer.unwrap().status, 204);
 }
 
+/// Whether the server asks the phone to register a target.
+async fn needs_refresh(phone: &Phone) -> bool {
+    let answer = phone.call("GET", "/device/v1/device", None).await.unwrap();
+    answer.json()["needs_push_refresh"].as_bool().unwrap()
+}
+
 async fn a_dead_target_is_forgotten_and_the_others_go_on(backend: Backend) {
     let scene = Scene::new(backend).await;
     let (bank, alice, first) = scene.app.cast().await;
@@ -108,6 +114,9 @@ async fn a_dead_target_is_forgotten_and_the_others_go_on(backend: Backend) {
         "there is nothing to try again"
     );
     assert_eq!((scene.targets().await, scene.buried().await), (1, 1));
+    for (phone, needs) in [(&first, true), (&second, false)] {
+        assert_eq!(needs_refresh(phone).await, needs);
+    }
     // Not woken any more, it still finds what waits, and answers.
     bank.start("alice").await;
     assert_eq!(scene.step([&first, &second]).await, [0, 1]);
@@ -115,6 +124,7 @@ async fn a_dead_target_is_forgotten_and_the_others_go_on(backend: Backend) {
     approve(&first, &id).await;
     assert_eq!(bank.poll(&id).await.status, 200);
     register(&first, "new").await;
+    assert!(!needs_refresh(&first).await);
     bank.start("alice").await;
     assert_eq!(scene.step([&first, &second]).await, [1, 1]);
     let audit = scene.app.services().verify_audit(None).await.unwrap();

@@ -1,8 +1,8 @@
 //! Push services of browsers: what they are sent, what the browser reads, and what their answers mean.
 
-use super::fake_apns::pem;
 use super::fake_push_service::{FakePushService, SUBJECT};
 use super::{Line, dead, known, misconfigured, our_bug, policy, retry, throttled};
+use crate::support::pem;
 use crate::support::{Backend, START, TestApp, approve, config};
 use assent::clock::ManualClock;
 use assent::crypto::generate::generate;

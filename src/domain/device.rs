@@ -25,6 +25,23 @@ pub struct Device {
     pub revoked_at: Option<Timestamp>,
 }
 
+impl Device {
+    /// Whether its gateway should wake it and nobody knows where: its target has died, or it never had one.
+    pub fn needs_push_refresh(&self) -> bool {
+        self.description.platform != Platform::None && self.push_target.is_none()
+    }
+}
+
+/// Why nothing can be sent to a push target, as far as its text tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPushTarget {
+    #[error("it is not what the platform's gateway gives out")]
+    Form,
+    /// The phone must not choose what we call.
+    #[error("this server does not send to the push service that it names")]
+    Host,
+}
+
 /// What a phone says of itself when it enrols; shown to people, trusted for nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceDescription {

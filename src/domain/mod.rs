@@ -8,6 +8,7 @@ pub mod text_enum;
 
 pub mod approval;
 pub mod binding_message;
+pub mod breaker;
 pub mod challenge;
 pub mod client;
 pub mod device;

@@ -1,7 +1,7 @@
 //! The phone's side: inbox, challenge, decision, and the upkeep of devices.
 
 use super::device_proof::{ProvenDevice, json};
-use super::enrolment::{check_push_target, check_text};
+use super::enrolment::{check_app_id, check_push_target, check_text};
 use super::problem::Problem;
 use super::{App, no_route};
 use crate::domain::device::{DeviceDescription, DeviceState, Platform};
@@ -12,7 +12,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{self, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub fn configure(config: &mut ServiceConfig) {
     config
@@ -148,6 +148,8 @@ struct DeviceBody<'a> {
     #[serde(flatten)]
     description: &'a DeviceDescription,
     created_at: i64,
+    /// Whether it should register where it is woken: its target is gone.
+    needs_push_refresh: bool,
     /// Whether it is the one that asks.
     current: bool,
 }
@@ -159,6 +161,7 @@ impl<'a> DeviceBody<'a> {
             state: device.state,
             description: &device.description,
             created_at: device.created_at.secs(),
+            needs_push_refresh: device.needs_push_refresh(),
             current: device.id == *asking,
         }
     }
@@ -203,6 +206,14 @@ struct PushTarget {
     platform: Platform,
     /// `null`: do not push.
     push_target: Option<String>,
+    /// Absent: as it is; `null`: none.
+    #[serde(default, deserialize_with = "present")]
+    app_id: Option<Option<String>>,
+}
+
+/// Tells a member that is `null` from one that is absent.
+fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(member).map(Some)
 }
 
 async fn set_push_target(
@@ -215,7 +226,11 @@ async fn set_push_target(
         .push_target
         .map(|target| check_push_target(sent.platform, target))
         .transpose()?;
-    app.set_push_target(&device, sent.platform, target.as_ref())
+    let app_id = match sent.app_id {
+        None => device.app_id.clone(),
+        Some(app_id) => app_id.map(check_app_id).transpose()?,
+    };
+    app.set_push_target(&device, sent.platform, target.as_ref(), app_id.as_ref())
         .await?;
     Ok(no_content())
 }

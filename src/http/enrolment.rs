@@ -114,7 +114,7 @@ pub fn check_text(name: &'static str, text: String) -> Result<String, Problem> {
     )))
 }
 
-fn check_app_id(text: String) -> Result<AppId, Problem> {
+pub fn check_app_id(text: String) -> Result<AppId, Problem> {
     AppId::parse(&text)
         .ok_or_else(|| Problem::bad_request("app_id must have 1 to 255 visible ASCII characters"))
 }

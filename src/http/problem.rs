@@ -2,9 +2,11 @@
 
 use super::device_proof::NONCE_HEADER;
 use super::error::{RETRY_SECONDS, hang_up_on_the_slow, log_store};
+use crate::domain::device::InvalidPushTarget;
 use crate::service::StoreError;
 use crate::service::authenticate_device::DeviceAuthError;
 use crate::service::decide::DecideError;
+use crate::service::devices::PushTargetError;
 use crate::service::enrol::EnrolError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -229,6 +231,32 @@ impl From<DecideError> for Problem {
     }
 }
 
+impl From<InvalidPushTarget> for Problem {
+    fn from(why: InvalidPushTarget) -> Self {
+        match why {
+            InvalidPushTarget::Form => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_push_target",
+                "the push target is not what the platform's gateway gives out",
+            ),
+            InvalidPushTarget::Host => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "push_service_not_allowed",
+                "this server does not send to that push service",
+            ),
+        }
+    }
+}
+
+impl From<PushTargetError> for Problem {
+    fn from(error: PushTargetError) -> Self {
+        match error {
+            PushTargetError::Invalid(why) => why.into(),
+            PushTargetError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<EnrolError> for Problem {
     fn from(error: EnrolError) -> Self {
         match error {
@@ -247,6 +275,7 @@ impl From<EnrolError> for Problem {
             EnrolError::ProofClaims => {
                 Self::invalid_enrolment_proof("it does not speak of this enrolment")
             }
+            EnrolError::PushTarget(why) => why.into(),
             EnrolError::KnownDevice => Self::new(
                 StatusCode::CONFLICT,
                 "device_known",

@@ -5,7 +5,7 @@
 
 mod provider_token;
 
-use super::{PushMessage, PushOutcome, Reason, later, no_answer};
+use super::{PushMessage, PushOutcome, Reason, Sent, later};
 use crate::crypto::jose::SigningKey;
 use crate::domain::{Secret, Timestamp};
 use crate::outbound::{Outbound, OutboundRequest, OutboundResponse};
@@ -59,25 +59,24 @@ impl Apns {
         target: &Secret,
         message: &PushMessage,
         now: Timestamp,
-    ) -> PushOutcome {
+    ) -> Sent {
         let target = target.expose();
-        // It becomes part of a path. Apple gives out hexadecimal digits and nothing else.
-        if target.len() > 200 || !target.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return PushOutcome::TokenDead {
+        if !is_device_token(target) {
+            return Sent::unasked(PushOutcome::TokenDead {
                 reason: Reason::known("not a device token"),
                 since: None,
-            };
+            });
         }
         let Some(body) = payload(target, message) else {
-            return PushOutcome::OurBug {
+            return Sent::unasked(PushOutcome::OurBug {
                 reason: Reason::known("the payload cannot be written"),
-            };
+            });
         };
         let mut token = match self.tokens.current(now) {
             Ok(token) => token,
             Err(until) => {
                 let reason = Reason::known("TooManyProviderTokenUpdates");
-                return PushOutcome::Throttled { reason, until };
+                return Sent::unasked(PushOutcome::Throttled { reason, until });
             }
         };
         let mut has_renewed = false;
@@ -85,7 +84,7 @@ impl Apns {
             let request = self.request(target, token.expose(), message, body.clone());
             let answer = match self.outbound.send(request).await {
                 Ok(answer) => answer,
-                Err(error) => return no_answer(&error),
+                Err(error) => return Sent::no_answer(&error),
             };
             let refusal = Refusal::read(&answer);
             if answer.status == 403 && refusal.reason == "ExpiredProviderToken" && !has_renewed {
@@ -98,7 +97,10 @@ impl Apns {
             if refusal.reason == "TooManyProviderTokenUpdates" {
                 self.tokens.hold(now);
             }
-            return self.judge(&answer, &refusal, now);
+            let outcome = self.judge(&answer, &refusal, now);
+            let refuses_us = matches!(outcome, PushOutcome::Misconfigured { .. })
+                && !ABOUT_THE_TARGET.contains(&refusal.reason.as_str());
+            return Sent::answered(answer.status, outcome, refuses_us);
         }
     }
 
@@ -111,14 +113,25 @@ impl Apns {
     ) -> OutboundRequest {
         let url = format!("{}/3/device/{target}", self.base_url);
         let id = uuid::Builder::from_random_bytes(message.attempt).into_uuid();
-        OutboundRequest::post(url, "application/json", body.into_bytes())
+        let request = OutboundRequest::post(url, "application/json", body.into_bytes())
             .header("authorization", format!("bearer {token}"))
             .header("apns-topic", self.topic.as_str())
+            .header("apns-id", id.to_string());
+        if message.signal.is_silent() {
+            // Now or never, and collapsing with nothing: Apple keeps one message for a phone that is away, so
+            // that this one, kept, could take the place of an alert that still matters. Lost, it leaves a
+            // notification behind until the app is opened.
+            return request
+                .header("apns-push-type", "background")
+                .header("apns-priority", "5")
+                .header("apns-expiration", "0");
+        }
+        request
             .header("apns-push-type", "alert")
             .header("apns-priority", "10")
             .header("apns-expiration", message.expires_at.secs().to_string())
+            // On the phone it names the notification, so that the app can take that away again.
             .header("apns-collapse-id", message.reference.as_str())
-            .header("apns-id", id.to_string())
     }
 
     /// The status decides, the reason refines: one that is new to us must not be lost.
@@ -178,6 +191,12 @@ impl Apns {
     }
 }
 
+/// Whether it is of the form that Apple gives out: hexadecimal digits and nothing else. It becomes part of a
+/// path.
+pub(super) fn is_device_token(target: &str) -> bool {
+    (1..=200).contains(&target.len()) && target.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Reasons of a 400 for which there is only ourselves to blame.
 const BUGS: [&str; 8] = [
     "BadCollapseId",
@@ -189,6 +208,9 @@ const BUGS: [&str; 8] = [
     "MissingDeviceToken",
     "PayloadEmpty",
 ];
+
+/// Reasons that look like our mistake and may be one phone's.
+const ABOUT_THE_TARGET: [&str; 2] = ["BadDeviceToken", "DeviceTokenNotForTopic"];
 
 /// Reasons of a 403: the key, the team, the environment.
 const CREDENTIALS: [&str; 8] = [
@@ -203,13 +225,18 @@ const CREDENTIALS: [&str; 8] = [
 ];
 
 fn payload(target: &str, message: &PushMessage) -> Option<String> {
-    let builder = DefaultNotificationBuilder::new()
-        .set_loc_key(message.localisation_key)
-        .set_sound("default");
+    let builder = DefaultNotificationBuilder::new();
+    let signal = message.signal.as_str();
+    let builder = if message.signal.is_silent() {
+        builder.set_content_available()
+    } else {
+        builder.set_loc_key(signal).set_sound("default")
+    };
     let mut payload = builder.build(target, NotificationOptions::default());
     payload
         .add_custom_data("reference", &message.reference)
         .ok()?;
+    payload.add_custom_data("signal", &signal).ok()?;
     payload.to_json_string().ok()
 }
 

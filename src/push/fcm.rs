@@ -2,7 +2,7 @@
 
 mod access_token;
 
-use super::{PushMessage, PushOutcome, Reason, later, no_answer};
+use super::{PushMessage, PushOutcome, Reason, Sent, later};
 use crate::crypto::jose::SigningKey;
 use crate::domain::{Secret, SignatureAlgorithm, Timestamp};
 use crate::outbound::{Outbound, OutboundRequest, OutboundResponse};
@@ -101,10 +101,10 @@ impl Fcm {
         target: &Secret,
         message: &PushMessage,
         now: Timestamp,
-    ) -> PushOutcome {
+    ) -> Sent {
         let mut token = match self.tokens.current(now).await {
             Ok(token) => token,
-            Err(outcome) => return outcome,
+            Err(sent) => return sent,
         };
         let body = body(target, message, now);
         let mut has_renewed = false;
@@ -114,13 +114,13 @@ impl Fcm {
                 .header("authorization", format!("Bearer {}", token.expose()));
             let answer = match self.outbound.send(request).await {
                 Ok(answer) => answer,
-                Err(error) => return no_answer(&error),
+                Err(error) => return Sent::no_answer(&error),
             };
             if answer.status == 401 && !has_renewed {
                 has_renewed = true;
                 token = match self.tokens.renew(&token, now).await {
                     Ok(renewed) => renewed,
-                    Err(outcome) => return outcome,
+                    Err(sent) => return sent,
                 };
                 continue;
             }
@@ -129,7 +129,7 @@ impl Fcm {
     }
 
     /// The status decides, the code refines: one that is new to us must not be lost.
-    fn judge(&self, answer: &OutboundResponse, now: Timestamp) -> PushOutcome {
+    fn judge(&self, answer: &OutboundResponse, now: Timestamp) -> Sent {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let refusal = Refusal::read(&body);
         let reason = |known: &[&str]| {
@@ -140,7 +140,7 @@ impl Fcm {
             }
         };
         let until = || answer.retry_after(now);
-        match (answer.status, refusal.code) {
+        let outcome = match (answer.status, refusal.code) {
             (200, _) => {
                 self.has_worked.store(true, Ordering::Relaxed);
                 PushOutcome::Accepted {
@@ -177,23 +177,35 @@ impl Fcm {
             _ => PushOutcome::Misconfigured {
                 reason: reason(&[]),
             },
-        }
+        };
+        // A phone whose app belongs to another project has a target of that one.
+        let refuses_us = matches!(outcome, PushOutcome::Misconfigured { .. })
+            && refusal.code != "SENDER_ID_MISMATCH";
+        Sent::answered(answer.status, outcome, refuses_us)
     }
 }
 
 /// Data alone, so that the app itself says in its own language that something waits.
 fn body(target: &Secret, message: &PushMessage, now: Timestamp) -> Vec<u8> {
     let left = message.expires_at.since(now).as_secs();
+    // What is silent may wait until the phone is awake: Android punishes apps that are woken urgently and show
+    // nothing.
+    let priority = if message.signal.is_silent() {
+        "NORMAL"
+    } else {
+        "HIGH"
+    };
     let message = json!({
         "message": {
             "token": target.expose(),
             "data": {
                 "reference": message.reference,
-                "localisation_key": message.localisation_key,
+                "signal": message.signal.as_str(),
             },
             "android": {
-                "priority": "HIGH",
+                "priority": priority,
                 "ttl": format!("{left}s"),
+                // Takes the place of a wake-up for the same request that has not arrived yet.
                 "collapse_key": message.reference,
             },
         },

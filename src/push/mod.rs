@@ -2,6 +2,7 @@
 
 pub mod apns;
 pub mod fcm;
+mod guard;
 pub mod recorder;
 pub mod router;
 pub mod web_push;
@@ -12,9 +13,11 @@ pub use fcm::Fcm;
 pub use recorder::PushRecorder;
 pub use router::PushRouter;
 
-use crate::domain::{Device, Timestamp};
+use crate::domain::device::{InvalidPushTarget, Platform};
+use crate::domain::{Device, Secret, Timestamp};
 use crate::outbound::OutboundError;
 use async_trait::async_trait;
+use guard::Sent;
 
 /// What a push may carry: nothing of the request, the person or the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +26,39 @@ pub struct PushMessage {
     pub attempt: [u8; 16],
     /// Stands for the request; the phone asks over its own channel what it is about.
     pub reference: String,
-    /// Which sentence the app shows in its own language.
-    pub localisation_key: &'static str,
+    pub signal: Signal,
     /// After this the push is of no use.
     pub expires_at: Timestamp,
+}
+
+/// What the phone is told. The gateway learns as much: that something waits, or does no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// A request waits for an answer.
+    Waiting,
+    /// It has been answered, on another device: the app takes its notification away and shows none.
+    Resolved,
+    /// An operator tries whether the phone can be reached.
+    Test,
+}
+
+impl Signal {
+    /// What it is called in every payload. The app shows its own sentence for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "request.waiting",
+            Self::Resolved => "request.resolved",
+            Self::Test => "push.test",
+        }
+    }
+
+    /// Whether the phone stays dark.
+    pub const fn is_silent(self) -> bool {
+        match self {
+            Self::Resolved => true,
+            Self::Waiting | Self::Test => false,
+        }
+    }
 }
 
 /// What an attempt means for us, whatever the gateway calls it.
@@ -38,6 +70,8 @@ pub enum PushOutcome {
     Unreachable,
     /// Too much, or too early: not before this.
     Throttled { reason: Reason, until: Timestamp },
+    /// Not sent: the gateway fails or is slow, and is not asked before this.
+    HeldBack { reason: Reason, until: Timestamp },
     /// Worth another try.
     Retry { reason: Reason },
     /// The target is gone for good, since then if the gateway says so. Counts only for a target that was
@@ -59,6 +93,7 @@ impl PushOutcome {
             Self::Accepted { .. } => "accepted",
             Self::Unreachable => "unreachable",
             Self::Throttled { .. } => "throttled",
+            Self::HeldBack { .. } => "held_back",
             Self::Retry { .. } => "retry",
             Self::TokenDead { .. } => "token_dead",
             Self::Misconfigured { .. } => "misconfigured",
@@ -70,6 +105,7 @@ impl PushOutcome {
         match self {
             Self::Accepted { .. } | Self::Unreachable => None,
             Self::Throttled { reason, .. }
+            | Self::HeldBack { reason, .. }
             | Self::Retry { reason }
             | Self::TokenDead { reason, .. }
             | Self::Misconfigured { reason }
@@ -121,6 +157,14 @@ impl Reason {
 #[async_trait]
 pub trait PushSender: Send + Sync {
     async fn send(&self, device: &Device, message: &PushMessage, now: Timestamp) -> PushOutcome;
+
+    /// Whether such a target is worth keeping. One that no gateway is set up for is: it may be one day.
+    ///
+    /// # Errors
+    /// Why nothing could be sent there.
+    fn check_target(&self, _platform: Platform, _target: &Secret) -> Result<(), InvalidPushTarget> {
+        Ok(())
+    }
 }
 
 /// To be tried again: when the gateway says, or as we see fit.

@@ -1,8 +1,11 @@
 //! Which gateway wakes a device: by its platform, and by its app where a server wakes several.
 
+use super::apns::is_device_token;
+use super::guard::{Callee, Guard};
+use super::web_push::not_a_subscription;
 use super::{Apns, Fcm, PushMessage, PushOutcome, PushSender, Reason, WebPush};
-use crate::domain::device::Platform;
-use crate::domain::{AppId, Device, Timestamp};
+use crate::domain::device::{InvalidPushTarget, Platform};
+use crate::domain::{AppId, Device, Secret, Timestamp};
 use async_trait::async_trait;
 
 /// All gateways of a server.
@@ -12,6 +15,7 @@ pub struct PushRouter {
     pub fcm: Apps<Fcm>,
     /// One key for all: a subscription is made for it.
     pub web_push: Option<WebPush>,
+    guard: Guard,
 }
 
 /// One gateway's credentials, app by app.
@@ -38,17 +42,16 @@ impl<G> Apps<G> {
 
     /// A device that names an app gets that app's, any other the one that is for all. A single set of
     /// credentials is for devices that name none, too.
-    fn choose(&self, app_id: Option<&AppId>) -> Option<&G> {
+    fn choose(&self, app_id: Option<&AppId>) -> Option<&(Option<AppId>, G)> {
         let named = |wanted: Option<&AppId>| {
             let mut sets = self.0.iter();
             sets.find(|(id, _)| id.as_ref() == wanted)
         };
         let only = || self.0.first().filter(|_| self.0.len() == 1);
-        let chosen = match app_id {
+        match app_id {
             Some(_) => named(app_id).or_else(|| named(None)),
             None => named(None).or_else(only),
-        };
-        chosen.map(|(_, gateway)| gateway)
+        }
     }
 }
 
@@ -65,20 +68,54 @@ impl PushSender for PushRouter {
             return PushOutcome::Unreachable;
         };
         let app_id = device.app_id.as_ref();
-        match device.description.platform {
+        let platform = device.description.platform;
+        match platform {
             Platform::Apns => match self.apns.choose(app_id) {
-                Some(apns) => apns.send(target, message, now).await,
+                Some((app_id, apns)) => {
+                    let callee = Callee::credentials(platform, app_id.as_ref());
+                    let call = apns.send(target, message, now);
+                    self.guard.call(callee, now, call).await
+                }
                 None => nobody(&self.apns),
             },
             Platform::Fcm => match self.fcm.choose(app_id) {
-                Some(fcm) => fcm.send(target, message, now).await,
+                Some((app_id, fcm)) => {
+                    let callee = Callee::credentials(platform, app_id.as_ref());
+                    let call = fcm.send(target, message, now);
+                    self.guard.call(callee, now, call).await
+                }
                 None => nobody(&self.fcm),
             },
-            Platform::WebPush => match &self.web_push {
-                Some(web_push) => web_push.send(target, message, now).await,
-                None => PushOutcome::Unreachable,
-            },
+            Platform::WebPush => {
+                let Some(web_push) = &self.web_push else {
+                    return PushOutcome::Unreachable;
+                };
+                match web_push.subscription(target) {
+                    Ok(subscription) => {
+                        let callee = Callee::push_service(subscription.host());
+                        let call = web_push.send(&subscription, message, now);
+                        self.guard.call(callee, now, call).await
+                    }
+                    Err(InvalidPushTarget::Form) => not_a_subscription(),
+                    // The operator has taken its host from the list since.
+                    Err(InvalidPushTarget::Host) => PushOutcome::Unreachable,
+                }
+            }
             Platform::None => PushOutcome::Unreachable,
+        }
+    }
+
+    fn check_target(&self, platform: Platform, target: &Secret) -> Result<(), InvalidPushTarget> {
+        match platform {
+            Platform::Apns if self.apns.is_empty() => Ok(()),
+            Platform::Apns if is_device_token(target.expose()) => Ok(()),
+            Platform::Apns => Err(InvalidPushTarget::Form),
+            Platform::WebPush => match &self.web_push {
+                Some(web_push) => web_push.subscription(target).map(drop),
+                None => Ok(()),
+            },
+            // Google says of no form that it is the only one.
+            Platform::Fcm | Platform::None => Ok(()),
         }
     }
 }
@@ -121,7 +158,7 @@ mod tests {
         ] {
             let apps = apps(sets);
             let device = device.map(AppId::new);
-            let found = apps.choose(device.as_ref()).copied();
+            let found = apps.choose(device.as_ref()).map(|(_, gateway)| *gateway);
             assert_eq!(found, chosen, "{sets:?} {device:?}");
         }
     }

@@ -3,11 +3,11 @@
 //! `web-push` builds and encrypts the message. The VAPID token is our own: the crate's has the machine's
 //! clock in it, and an audience without a port.
 
-use super::{PushMessage, PushOutcome, Reason, later, no_answer};
+use super::{PushMessage, PushOutcome, Reason, Sent, later};
 use crate::crypto::jose::SigningKey;
 use crate::crypto::jwk::PublicJwk;
 use crate::crypto::{base64url, from_base64url};
-use crate::domain::device::PublicKey;
+use crate::domain::device::{InvalidPushTarget, PublicKey};
 use crate::domain::{Secret, Timestamp};
 use crate::outbound::{Outbound, OutboundRequest, OutboundResponse, Url};
 use serde_json::json;
@@ -42,6 +42,18 @@ pub struct WebPush {
     allowed_hosts: Vec<String>,
 }
 
+/// Where a browser is reached, at a push service that we talk to.
+pub(super) struct Subscription {
+    info: SubscriptionInfo,
+    endpoint: Url,
+}
+
+impl Subscription {
+    pub(super) fn host(&self) -> &str {
+        self.endpoint.host_str().unwrap_or_default()
+    }
+}
+
 impl WebPush {
     /// `None` when the key is not for ES256.
     pub fn new(settings: WebPushSettings, outbound: Outbound) -> Option<Self> {
@@ -64,34 +76,38 @@ impl WebPush {
         base64url(&self.public_key)
     }
 
+    /// Reads what a browser's app has registered.
+    ///
+    /// # Errors
+    /// Why nothing can be sent there.
+    pub(super) fn subscription(&self, target: &Secret) -> Result<Subscription, InvalidPushTarget> {
+        let info: SubscriptionInfo =
+            serde_json::from_str(target.expose()).map_err(|_| InvalidPushTarget::Form)?;
+        let endpoint = self.outbound.check_url(&info.endpoint).ok();
+        match endpoint.filter(|url| self.allows(url)) {
+            Some(endpoint) => Ok(Subscription { info, endpoint }),
+            None => Err(InvalidPushTarget::Host),
+        }
+    }
+
     pub(super) async fn send(
         &self,
-        target: &Secret,
+        subscription: &Subscription,
         message: &PushMessage,
         now: Timestamp,
-    ) -> PushOutcome {
-        let not_a_subscription = || PushOutcome::TokenDead {
-            reason: Reason::known("not a subscription"),
-            since: None,
-        };
-        let Ok(subscription) = serde_json::from_str::<SubscriptionInfo>(target.expose()) else {
-            return not_a_subscription();
-        };
-        let endpoint = self.outbound.check_url(&subscription.endpoint).ok();
-        let Some(endpoint) = endpoint.filter(|url| self.allows(url)) else {
-            return PushOutcome::Unreachable;
-        };
-        let request = match self.request(&subscription, &endpoint, message, now) {
+    ) -> Sent {
+        let request = match self.request(subscription, message, now) {
             Ok(request) => request,
-            Err(WebPushError::InvalidCryptoKeys) => return not_a_subscription(),
+            Err(WebPushError::InvalidCryptoKeys) => return Sent::unasked(not_a_subscription()),
             Err(error) => {
                 let reason = Reason::known(format!("the message cannot be built: {error}"));
-                return PushOutcome::OurBug { reason };
+                return Sent::unasked(PushOutcome::OurBug { reason });
             }
         };
         match self.outbound.send(request).await {
-            Ok(answer) => judge(&answer, now),
-            Err(error) => no_answer(&error),
+            // A refusal may be about this one subscription: its path is of the phone's choosing.
+            Ok(answer) => Sent::answered(answer.status, judge(&answer, now), false),
+            Err(error) => Sent::no_answer(&error),
         }
     }
 
@@ -107,8 +123,7 @@ impl WebPush {
 
     fn request(
         &self,
-        subscription: &SubscriptionInfo,
-        endpoint: &Url,
+        Subscription { info, endpoint }: &Subscription,
         message: &PushMessage,
         now: Timestamp,
     ) -> Result<OutboundRequest, WebPushError> {
@@ -116,7 +131,7 @@ impl WebPush {
         let ttl = u32::try_from(left).unwrap_or(u32::MAX);
         let content = json!({
             "reference": message.reference,
-            "localisation_key": message.localisation_key,
+            "signal": message.signal.as_str(),
         })
         .to_string();
         let claims = json!({
@@ -124,9 +139,16 @@ impl WebPush {
             "exp": now.plus(TOKEN_LIFETIME).secs(),
             "sub": self.subject,
         });
-        let mut builder = WebPushMessageBuilder::new(subscription);
+        // Low would wait for a charger.
+        let urgency = if message.signal.is_silent() {
+            Urgency::Normal
+        } else {
+            Urgency::High
+        };
+        let mut builder = WebPushMessageBuilder::new(info);
         builder.set_ttl(ttl);
-        builder.set_urgency(Urgency::High);
+        builder.set_urgency(urgency);
+        // Takes the place of a wake-up for the same request that has not arrived yet.
         builder.set_topic(message.reference.clone());
         builder.set_payload(ContentEncoding::Aes128Gcm, content.as_bytes());
         builder.set_vapid_signature(VapidSignature {
@@ -139,13 +161,20 @@ impl WebPush {
         let request = OutboundRequest::post(endpoint.as_str(), octets, payload.content)
             .header("content-encoding", payload.content_encoding.to_str())
             .header("ttl", built.ttl.to_string())
-            .header("urgency", Urgency::High.to_string())
+            .header("urgency", urgency.to_string())
             .header("topic", built.topic.unwrap_or_default())
             .ignoring_the_answers_body();
         let headers = payload.crypto_headers.into_iter();
         Ok(headers.fold(request, |request, (name, value)| {
             request.header(name, value)
         }))
+    }
+}
+
+pub(super) fn not_a_subscription() -> PushOutcome {
+    PushOutcome::TokenDead {
+        reason: Reason::known("not a subscription"),
+        since: None,
     }
 }
 

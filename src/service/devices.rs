@@ -2,8 +2,8 @@
 
 use super::authenticate_device::AuthenticatedDevice;
 use super::{Services, log_device};
-use crate::domain::device::{DeviceDescription, DeviceState, Platform};
-use crate::domain::{Device, DeviceId, Secret, User};
+use crate::domain::device::{DeviceDescription, DeviceState, InvalidPushTarget, Platform};
+use crate::domain::{AppId, Device, DeviceId, Secret, User};
 use crate::store::StoreError;
 use serde_json::json;
 
@@ -21,6 +21,14 @@ impl Actor {
             Self::Operator => "operator",
         }
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PushTargetError {
+    #[error("the push target cannot be used: {0}")]
+    Invalid(#[from] InvalidPushTarget),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Services {
@@ -120,15 +128,20 @@ impl Services {
             .await
     }
 
-    /// Changes where a push reaches the device.
+    /// Changes where a push reaches the device, and in which app.
     pub async fn set_push_target(
         &self,
         device: &AuthenticatedDevice,
         platform: Platform,
         target: Option<&Secret>,
-    ) -> Result<(), StoreError> {
+        app_id: Option<&AppId>,
+    ) -> Result<(), PushTargetError> {
+        if let Some(target) = target {
+            self.push.check_target(platform, target)?;
+        }
         self.directory
-            .set_push_target(&device.id, platform, target, self.clock.now())
-            .await
+            .set_push_target(&device.id, platform, target, app_id, self.clock.now())
+            .await?;
+        Ok(())
     }
 }

@@ -4,7 +4,9 @@ use super::{Services, log_device};
 use crate::crypto::jose::{InvalidJws, Jws, VerifyingKey, thumbprint};
 use crate::crypto::mac::equal;
 use crate::crypto::{base64url, sha256_base64url};
-use crate::domain::device::{DeviceDescription, DeviceState, InvalidPublicKey, PublicKey};
+use crate::domain::device::{
+    DeviceDescription, DeviceState, InvalidPublicKey, InvalidPushTarget, PublicKey,
+};
 use crate::domain::enrolment::{ALPHABET, EnrolmentCode, TYPED_LEN};
 use crate::domain::{AppId, Device, Secret, Timestamp, User};
 use crate::store::StoreError;
@@ -66,6 +68,8 @@ pub enum EnrolError {
     Proof(InvalidJws),
     #[error("the proof does not speak of this enrolment")]
     ProofClaims,
+    #[error("the push target cannot be used: {0}")]
+    PushTarget(#[from] InvalidPushTarget),
     #[error("this key is enrolled already; make a new one")]
     KnownDevice,
     #[error(transparent)]
@@ -129,6 +133,10 @@ impl Services {
         let key = PublicKey::from_jwk(&request.jwk)?;
         let id = thumbprint(&key);
         self.check_proof(request, &key, &code, now)?;
+        if let Some(target) = &request.push_target {
+            let platform = request.description.platform;
+            self.push.check_target(platform, target)?;
+        }
         let stored = self.find_enrolment(&code, now).await?;
         if stored.enrolment.device_id.as_ref() == Some(&id) {
             return self.directory.device(&id).await?.ok_or(EnrolError::Code);

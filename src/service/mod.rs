@@ -33,8 +33,9 @@ pub mod userinfo;
 
 use crate::clock::Clock;
 use crate::crypto::KeyRing;
+use crate::domain::breaker::Breakers;
 use crate::domain::prompts::PromptBudgets;
-use crate::domain::{DeviceId, Event, EventKind, Job, Partition, RequestId, Timestamp};
+use crate::domain::{ClientId, DeviceId, Event, EventKind, Job, Partition, RequestId, Timestamp};
 use crate::entropy::Entropy;
 use crate::outbound::Outbound;
 use crate::push::PushSender;
@@ -46,7 +47,7 @@ use authenticate_client::ClientCache;
 use client_assertion::ClientKeyCache;
 use held_polls::HeldPolls;
 use hints::HintIssuer;
-use notify_client::NotifiedClients;
+use notify_client::PER_CLIENT;
 use notify_device::SettledPhones;
 use quiet::QuietPolicy;
 use std::sync::Arc;
@@ -124,7 +125,7 @@ pub struct Services {
     clients: ClientCache,
     client_keys: ClientKeyCache,
     held: HeldPolls,
-    notified: NotifiedClients,
+    notified: Breakers<ClientId>,
     settled_phones: SettledPhones,
     /// One at a time, so that no older view of the keys replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
@@ -148,7 +149,7 @@ impl Services {
             clients: ClientCache::default(),
             client_keys: ClientKeyCache::default(),
             held: HeldPolls::default(),
-            notified: NotifiedClients::default(),
+            notified: Breakers::new(PER_CLIENT),
             settled_phones: SettledPhones::default(),
             reloading: tokio::sync::Mutex::default(),
             hashing: Semaphore::new(2),

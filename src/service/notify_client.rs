@@ -3,24 +3,23 @@
 use super::mint::Via;
 use super::redeem::PollError;
 use super::{Services, log_id};
+use crate::domain::breaker::{Change, Health, Limits};
 use crate::domain::client::{Client, Delivery, DeliveryMode};
 use crate::domain::outcome::{DecidedRequest, Issuance};
-use crate::domain::{ClientId, Outcome, Partition, RequestId, Timestamp};
+use crate::domain::{Outcome, Partition, RequestId, Timestamp};
 use crate::failpoint;
 use crate::outbound::{Method, OutboundError, OutboundRequest};
 use crate::store::sql::ledger::UsedApproval;
 use crate::store::{ClaimedJob, StoreError};
 use serde_json::json;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Deliveries to one client at a time: a slow one must not take all hands.
-const PER_CLIENT: u32 = 4;
-/// Failures in a row after which a client is left alone for a while.
-const BREAK_AFTER: u32 = 5;
-/// How long it is left alone; then one delivery tries.
-const BREAK_FOR: Duration = Duration::from_secs(10);
+/// A slow client must not take all hands, and one that is down is asked again soon: somebody waits there.
+pub(super) const PER_CLIENT: Limits = Limits {
+    in_flight: 4,
+    failures: 5,
+    pause: Duration::from_secs(10),
+};
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +151,7 @@ impl Services {
                 reason: "no client_notification_token".into(),
             });
         };
-        let Some(_turn) = self.notified.take_turn(&client.id, self.clock.now()) else {
+        let Ok(turn) = self.notified.take(&client.id, self.clock.now()) else {
             return Ok(Delivered::Retry {
                 reason: "the client is busy or left alone".into(),
             });
@@ -174,8 +173,17 @@ impl Services {
             .await;
         failpoint::hit("notify.after_answer");
         let delivered = judge(sent.map(|response| response.status));
-        let failed = matches!(delivered, Delivered::Retry { .. });
-        self.notified.settle(&client.id, failed, self.clock.now());
+        let health = match delivered {
+            Delivered::Retry { .. } => Health::Fails,
+            Delivered::Done | Delivered::Refused { .. } => Health::Works,
+        };
+        match turn.end(health, self.clock.now()) {
+            Some(Change::Opened) => {
+                tracing::warn!(client = %client.id, "a client fails and is left alone for a while");
+            }
+            Some(Change::Closed) => tracing::info!(client = %client.id, "a client works again"),
+            None => {}
+        }
         let label = match &delivered {
             Delivered::Done => "done",
             Delivered::Retry { .. } => "retry",
@@ -215,99 +223,9 @@ fn judge(sent: Result<u16, OutboundError>) -> Delivered {
     }
 }
 
-/// Who is being notified, and who is left alone for a while.
-#[derive(Debug, Default)]
-pub(super) struct NotifiedClients(Mutex<HashMap<ClientId, Health>>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Health {
-    in_flight: u32,
-    failures: u32,
-    closed_until: Option<Timestamp>,
-}
-
-/// A delivery in progress; its place is freed when it is dropped.
-struct Turn<'a> {
-    clients: &'a NotifiedClients,
-    client: ClientId,
-}
-
-impl NotifiedClients {
-    fn take_turn(&self, client: &ClientId, now: Timestamp) -> Option<Turn<'_>> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let health = table.entry(client.clone()).or_default();
-        let probing = health.failures >= BREAK_AFTER;
-        if health.closed_until.is_some_and(|until| now < until)
-            || health.in_flight >= if probing { 1 } else { PER_CLIENT }
-        {
-            return None;
-        }
-        health.in_flight += 1;
-        drop(table);
-        Some(Turn {
-            clients: self,
-            client: client.clone(),
-        })
-    }
-
-    fn settle(&self, client: &ClientId, failed: bool, now: Timestamp) {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(health) = table.get_mut(client) else {
-            return;
-        };
-        health.failures = if failed { health.failures + 1 } else { 0 };
-        health.closed_until = (health.failures >= BREAK_AFTER).then(|| now.plus(BREAK_FOR));
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut table = self
-            .clients
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(health) = table.get_mut(&self.client) {
-            health.in_flight -= 1;
-            if health.in_flight == 0 && health.failures == 0 {
-                table.remove(&self.client);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_client_that_fails_is_left_alone_and_then_tried_by_one() {
-        let clients = NotifiedClients::default();
-        let client = ClientId::new("slow");
-        let at = Timestamp::from_secs;
-        let turns: Vec<_> = (0..4)
-            .map(|_| clients.take_turn(&client, at(0)).unwrap())
-            .collect();
-        assert!(
-            clients.take_turn(&client, at(0)).is_none(),
-            "no more than four at a time"
-        );
-        assert!(clients.take_turn(&ClientId::new("other"), at(0)).is_some());
-        drop(turns);
-        for _ in 0..5 {
-            let _turn = clients.take_turn(&client, at(0)).unwrap();
-            clients.settle(&client, true, at(0));
-        }
-        assert!(clients.take_turn(&client, at(9)).is_none());
-        let probe = clients.take_turn(&client, at(10)).unwrap();
-        assert!(
-            clients.take_turn(&client, at(10)).is_none(),
-            "one probe at a time"
-        );
-        clients.settle(&client, false, at(10));
-        drop(probe);
-        assert!(clients.0.lock().unwrap().is_empty());
-    }
 
     #[test]
     fn each_answer_has_its_meaning() {

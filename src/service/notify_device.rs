@@ -5,7 +5,7 @@ use crate::crypto::sha256;
 use crate::domain::device::DeviceState;
 use crate::domain::request::{BackchannelRequest, State};
 use crate::domain::{Device, DeviceId, RequestId, RequestKey, Timestamp, UserId};
-use crate::push::{PushMessage, PushOutcome, Reason};
+use crate::push::{PushMessage, PushOutcome, Reason, Signal};
 use crate::store::StoreError;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -61,7 +61,8 @@ impl Services {
                     notified = notified.or_again(&reason, now);
                     continue;
                 }
-                PushOutcome::Throttled { reason, until } => {
+                PushOutcome::Throttled { reason, until }
+                | PushOutcome::HeldBack { reason, until } => {
                     notified = notified.or_again(&reason, until);
                     continue;
                 }
@@ -86,7 +87,7 @@ impl Services {
         let message = PushMessage {
             attempt: self.entropy.bytes(),
             reference: push_reference(id),
-            localisation_key: "request.waiting",
+            signal: Signal::Waiting,
             expires_at,
         };
         let outcome = self.push.send(device, &message, self.clock.now()).await;
@@ -168,6 +169,12 @@ fn count(id: RequestId, device: &Device, outcome: &PushOutcome) {
     let platform = device.description.platform.as_str();
     let (request, device) = (log_id(id), log_device(&device.id));
     match outcome {
+        // No attempt was made. The gateway's trouble has been logged once, and held-back pushes have a
+        // count of their own.
+        PushOutcome::HeldBack { .. } => {
+            tracing::debug!(request, device, platform, ?outcome, "push");
+            return;
+        }
         PushOutcome::Misconfigured { .. } | PushOutcome::OurBug { .. } => {
             tracing::error!(request, device, platform, ?outcome, "push");
         }

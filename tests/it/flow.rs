@@ -6,6 +6,7 @@ use crate::support::{
 };
 use assent::domain::{Decision, Partition, RequestId, RequestKey};
 use assent::phone::statement::KeySet;
+use assent::push::Signal;
 use assent::service::cancel::Cancelled;
 use assent::service::devices::Actor;
 use serde_json::{Value, json};
@@ -53,7 +54,7 @@ async fn approval_brings_tokens(ground: Ground) {
     let pushes = app.push.sent();
     assert_eq!(pushes.len(), 1);
     assert_eq!(pushes[0].0, phone.id());
-    assert_eq!(pushes[0].1.localisation_key, "request.waiting");
+    assert_eq!(pushes[0].1.signal, Signal::Waiting);
     assert_ne!(pushes[0].1.reference, request_id(id).to_string());
 
     assert_oauth_error(&bank.poll(id).await, 400, "authorization_pending");

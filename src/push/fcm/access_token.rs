@@ -4,7 +4,7 @@
 use crate::crypto::jose::SigningKey;
 use crate::domain::{Secret, Timestamp};
 use crate::outbound::{Outbound, OutboundRequest, OutboundResponse};
-use crate::push::{PushOutcome, Reason, later, no_answer};
+use crate::push::{PushOutcome, Reason, Sent, later};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -52,11 +52,11 @@ impl AccessTokens {
     ///
     /// # Errors
     /// What it means for the push that there is none.
-    pub async fn current(&self, now: Timestamp) -> Result<Secret, PushOutcome> {
+    pub async fn current(&self, now: Timestamp) -> Result<Secret, Sent> {
         let mut newest = self.newest.lock().await;
         match &*newest {
             Newest::Token(token, until) if now < *until => Ok(token.clone()),
-            Newest::Failure(outcome, until) if now < *until => Err(outcome.clone()),
+            Newest::Failure(outcome, until) if now < *until => Err(Sent::unasked(outcome.clone())),
             _ => self.fetch(&mut newest, now).await,
         }
     }
@@ -65,29 +65,29 @@ impl AccessTokens {
     ///
     /// # Errors
     /// As [`AccessTokens::current`].
-    pub async fn renew(&self, refused: &Secret, now: Timestamp) -> Result<Secret, PushOutcome> {
+    pub async fn renew(&self, refused: &Secret, now: Timestamp) -> Result<Secret, Sent> {
         let mut newest = self.newest.lock().await;
         match &*newest {
             // Somebody else was faster.
             Newest::Token(token, _) if token.expose() != refused.expose() => Ok(token.clone()),
-            Newest::Failure(outcome, until) if now < *until => Err(outcome.clone()),
+            Newest::Failure(outcome, until) if now < *until => Err(Sent::unasked(outcome.clone())),
             _ => self.fetch(&mut newest, now).await,
         }
     }
 
-    async fn fetch(&self, newest: &mut Newest, now: Timestamp) -> Result<Secret, PushOutcome> {
+    async fn fetch(&self, newest: &mut Newest, now: Timestamp) -> Result<Secret, Sent> {
         let fetched = match self.outbound.send(self.request(now)).await {
             Ok(answer) => read(&answer, now),
-            Err(error) => Err(no_answer(&error)),
+            Err(error) => Err(Sent::no_answer(&error)),
         };
         match fetched {
             Ok((token, until)) => {
                 *newest = Newest::Token(token.clone(), until);
                 Ok(token)
             }
-            Err(outcome) => {
-                *newest = Newest::Failure(outcome.clone(), now.plus(FAILED_FOR));
-                Err(outcome)
+            Err(sent) => {
+                *newest = Newest::Failure(sent.outcome().clone(), now.plus(FAILED_FOR));
+                Err(sent)
             }
         }
     }
@@ -110,7 +110,7 @@ impl AccessTokens {
 }
 
 /// The token and until when it is used, or what its absence means.
-fn read(answer: &OutboundResponse, now: Timestamp) -> Result<(Secret, Timestamp), PushOutcome> {
+fn read(answer: &OutboundResponse, now: Timestamp) -> Result<(Secret, Timestamp), Sent> {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     if answer.status == 200
         && let (Some(token), Some(lifetime)) =
@@ -128,8 +128,10 @@ fn read(answer: &OutboundResponse, now: Timestamp) -> Result<(Secret, Timestamp)
         }
         _ => Reason::unknown(answer.status, word),
     };
-    Err(match answer.status {
+    let outcome = match answer.status {
         408 | 429 | 500..=599 => later(reason, answer.retry_after(now)),
         _ => PushOutcome::Misconfigured { reason },
-    })
+    };
+    let refuses_us = matches!(outcome, PushOutcome::Misconfigured { .. });
+    Err(Sent::answered(answer.status, outcome, refuses_us))
 }

@@ -64,6 +64,7 @@ async fn the_life_of_a_phone() {
     });
     let enrolment = json!({
         "code": link.code, "jwk": pen.jwk(), "platform": "fcm", "push_target": "a token of the gateway",
+        "app_id": "org.example.approver",
         "label": "Alice's phone", "app_version": "1.0", "os_version": "17",
         "proof": pen.sign("enrolment-proof+jwt", &proof),
     });
@@ -118,7 +119,9 @@ async fn the_life_of_a_phone() {
     assert_golden("device", &get("/device/v1/device").await);
     assert_golden("devices", &get("/device/v1/devices").await);
     let other = format!("/device/v1/devices/{}", pen.kid);
-    let target = json!({ "platform": "apns", "push_target": "another token" });
+    let target = json!({
+        "platform": "apns", "push_target": "another token", "app_id": "org.example.approver.ios",
+    });
     let upkeep = json!({
         "PATCH /device/v1/device": described,
         "PUT /device/v1/push-target": change("PUT", "/device/v1/push-target", target).await,

@@ -5,15 +5,32 @@ use super::{Names, assert_golden};
 use crate::bad_input::forge::Pen;
 use crate::bad_input::wire::{Request, exchange, parse};
 use crate::bad_input::{proven, with_proof};
+use crate::support::pem;
 use crate::support::process::pause;
 use crate::support::{Backend, TestApp, registration, request_id, show as look};
-use assent::domain::Decision;
+use assent::crypto::generate::generate;
 use assent::domain::client::Registration;
+use assent::domain::{Decision, SignatureAlgorithm};
 use assent::phone::ShownRequest;
 use assent::service::devices::Actor;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
+
+/// The settings of a server that sends to one push service.
+fn web_push(folder: &Path) -> PathBuf {
+    let key = folder.join("vapid.pem");
+    let pkcs8 = generate(SignatureAlgorithm::Es256).0;
+    std::fs::write(&key, pem("PRIVATE KEY", &pkcs8)).unwrap();
+    let settings = folder.join("assent.toml");
+    let text = format!(
+        "[push.web_push]\nvapid_key_file = {key:?}\nsubject = 'mailto:o@bank.example'\n\
+         allowed_hosts = ['push.example.org']\n"
+    );
+    std::fs::write(&settings, text).unwrap();
+    settings
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_problem() {
@@ -33,6 +50,8 @@ async fn every_problem() {
         .await
         .unwrap();
     let names = Names::of(&app);
+    let folder = tempfile::tempdir().unwrap();
+    let mut elsewhere = Vec::new();
     let mut problems = Map::new();
     let mut show = async |name: &str, request: Request| {
         let answer = names.exchange(&app, request).await;
@@ -58,6 +77,22 @@ async fn every_problem() {
         proven(&phone, "PUT", "/device/v1/push-target", target),
     )
     .await;
+    let browser =
+        TestApp::with_file(Backend::sqlite(), Some(&web_push(folder.path())), vec![]).await;
+    let (_, _, browsers) = browser.cast().await;
+    for (name, target) in [
+        ("invalid_push_target", "x".to_owned()),
+        (
+            "push_service_not_allowed",
+            json!({ "endpoint": "https://elsewhere.example/", "keys": { "p256dh": "BA", "auth": "AA" } })
+                .to_string(),
+        ),
+    ] {
+        let body = json!({ "platform": "webpush", "push_target": target }).to_string();
+        let request = proven(&browsers, "PUT", "/device/v1/push-target", body.as_bytes());
+        let answer = Names::of(&browser).exchange(&browser, request).await;
+        elsewhere.push((name, answer));
+    }
     show("invalid_proof, none", Request::new("GET", inbox)).await;
     show("invalid_proof", with_proof("GET", inbox, "x")).await;
     let once = get(inbox);
@@ -273,6 +308,9 @@ async fn every_problem() {
     };
     let late = names.answer(&parse(&said).unwrap());
     problems.insert("request_timeout".into(), late);
+    for (name, answer) in elsewhere {
+        problems.insert(name.into(), answer);
+    }
 
     let mut titles = BTreeMap::new();
     for answer in problems.values() {

@@ -1,31 +1,24 @@
 //! Apple's gateway: what it is sent, and what each of its answers means.
 
-use super::fake_apns::{FakeApns, KEY_ID, Received, Reply, TEAM, pem};
-use super::{after, dead, known, message, misconfigured, our_bug, retry, throttled};
-use crate::support::{Backend, START, TestApp, approve};
-use assent::clock::{Clock as _, ManualClock};
+use super::fake_apns::{FakeApns, KEY_ID, Received, Reply, TEAM};
+use super::{Line, after, dead, known, misconfigured, our_bug, policy, retry, throttled};
+use crate::support::{Backend, START, TestApp, approve, pem};
+use assent::clock::ManualClock;
 use assent::crypto::jose::SigningKey;
 use assent::domain::device::Platform;
-use assent::domain::{Device, SignatureAlgorithm, Timestamp};
+use assent::domain::{SignatureAlgorithm, Timestamp};
 use assent::outbound::{Outbound, OutboundPolicy};
 use assent::push::apns::ApnsSettings;
-use assent::push::{Apns, PushOutcome, PushRouter, PushSender as _, Reason};
+use assent::push::{Apns, PushOutcome, PushRouter, Reason, Signal};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 const TARGET: &str = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0";
 const TOPIC: &str = "org.example.approver";
+const MINUTES: u64 = 60;
 
-/// A gateway with one phone behind it, without a server.
-struct Line {
-    fake: FakeApns,
-    router: PushRouter,
-    device: Device,
-}
-
-impl Line {
-    async fn new() -> Self {
+impl Line<FakeApns> {
+    pub async fn new() -> Self {
         let fake = FakeApns::new(Arc::new(ManualClock::new(START))).await;
         let root = fake.root_der.clone();
         Self::trusting(fake, root)
@@ -34,9 +27,8 @@ impl Line {
     fn trusting(fake: FakeApns, root: Vec<u8>) -> Self {
         let key = SigningKey::from_pem(&fake.key_pem, KEY_ID, SignatureAlgorithm::Es256);
         let outbound = Outbound::over_http2(OutboundPolicy {
-            allow_loopback_http: true,
             extra_roots: vec![root],
-            ..OutboundPolicy::default()
+            ..policy()
         });
         let settings = ApnsSettings {
             base_url: fake.url.clone(),
@@ -49,25 +41,17 @@ impl Line {
             .apns
             .add(None, Apns::new(settings, outbound.unwrap()));
         Self {
+            clock: fake.clock.clone(),
             fake,
             router,
             device: super::device(Platform::Apns, TARGET),
         }
     }
 
-    async fn send(&self) -> PushOutcome {
-        let now = self.fake.clock.now();
-        self.router.send(&self.device, &message(), now).await
-    }
-
     /// What one answer is taken for.
     async fn answered(&self, reply: Reply) -> PushOutcome {
         self.fake.reply([reply]);
         self.send().await
-    }
-
-    fn advance(&self, minutes: u64) {
-        self.fake.clock.advance(Duration::from_secs(minutes * 60));
     }
 }
 
@@ -79,7 +63,7 @@ fn accepted() -> PushOutcome {
 
 #[tokio::test]
 async fn a_message_has_every_header_and_says_nothing() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     assert_eq!(line.send().await, accepted());
     let received = line.fake.received();
     let [
@@ -124,13 +108,39 @@ async fn a_message_has_every_header_and_says_nothing() {
                 "mutable-content": 0,
             },
             "reference": "cmVmZXJlbmNlLTIyLWNocw",
+            "signal": "request.waiting",
         })
     );
 }
 
 #[tokio::test]
+async fn what_is_silent_wakes_nobody_and_takes_no_other_messages_place() {
+    let line = Line::<FakeApns>::new().await;
+    assert_eq!(line.signal(Signal::Resolved).await, accepted());
+    let received = line.fake.received();
+    let header = |name: &str| received[0].headers.get(name).map(String::as_str);
+    assert_eq!(header("apns-push-type"), Some("background"));
+    assert_eq!(header("apns-priority"), Some("5"));
+    assert_eq!(header("apns-expiration"), Some("0"));
+    assert_eq!(header("apns-collapse-id"), None);
+    assert_eq!(
+        serde_json::from_str::<Value>(&received[0].body).unwrap(),
+        json!({
+            "aps": { "content-available": 1, "mutable-content": 0 },
+            "reference": "cmVmZXJlbmNlLTIyLWNocw",
+            "signal": "request.resolved",
+        })
+    );
+    assert_eq!(line.signal(Signal::Test).await, accepted());
+    let received = line.fake.received();
+    assert_eq!(received[0].headers["apns-push-type"], "alert");
+    let body: Value = serde_json::from_str(&received[0].body).unwrap();
+    assert_eq!(body["aps"]["alert"]["loc-key"], "push.test");
+}
+
+#[tokio::test]
 async fn each_answer_means_what_apple_says() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     // Before anything has worked, a bad token may be the wrong environment: no phone loses its target.
     let bad = || Reply::refuse(400, "BadDeviceToken");
     assert_eq!(
@@ -217,7 +227,7 @@ async fn each_answer_means_what_apple_says() {
 
 #[tokio::test]
 async fn times_that_come_with_an_answer_are_kept() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     let gone = json!({ "reason": "ExpiredToken", "timestamp": START.millis() - 4711 });
     let since = Some(Timestamp::from_millis(START.millis() - 4711));
     let reason = known("ExpiredToken");
@@ -243,7 +253,7 @@ async fn times_that_come_with_an_answer_are_kept() {
 
 #[tokio::test]
 async fn what_is_no_device_token_is_sent_nowhere() {
-    let mut line = Line::new().await;
+    let mut line = Line::<FakeApns>::new().await;
     let long = "a".repeat(201);
     for target in ["../../elsewhere", "00fc?x", "00 fc", long.as_str()] {
         line.device = super::device(Platform::Apns, target);
@@ -254,36 +264,36 @@ async fn what_is_no_device_token_is_sent_nowhere() {
 
 #[tokio::test]
 async fn a_provider_token_lives_between_twenty_and_sixty_minutes() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     // A push every five minutes, for four hours.
     for _ in 0..48 {
         assert_eq!(line.send().await, accepted());
-        line.advance(5);
+        line.advance(5 * MINUTES);
     }
     assert_eq!(line.fake.tokens_made_at(), [0, 3000, 6000, 9000, 12000]);
     // After a long silence the first push has a fresh one.
-    line.advance(600);
+    line.advance(600 * MINUTES);
     assert_eq!(line.send().await, accepted());
     assert_eq!(line.fake.tokens_made_at().len(), 6);
 }
 
 #[tokio::test]
 async fn an_expired_provider_token_is_renewed_once() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     let expired = || Reply::refuse(403, "ExpiredProviderToken");
     assert_eq!(line.send().await, accepted());
     // Too young to be replaced: something else is wrong.
-    line.advance(19);
+    line.advance(19 * MINUTES);
     assert_eq!(
         line.answered(expired()).await,
         misconfigured(known("ExpiredProviderToken"))
     );
     assert_eq!(line.fake.received().len(), 2);
-    line.advance(1);
+    line.advance(1 * MINUTES);
     assert_eq!(line.answered(expired()).await, accepted());
     assert_eq!(line.fake.received().len(), 2, "once more with a new token");
     assert_eq!(line.fake.tokens_made_at(), [0, 1200]);
-    line.advance(20);
+    line.advance(20 * MINUTES);
     line.fake.reply([expired(), expired(), expired()]);
     assert_eq!(
         line.send().await,
@@ -294,32 +304,32 @@ async fn an_expired_provider_token_is_renewed_once() {
 
 #[tokio::test]
 async fn after_too_many_updates_none_is_made_for_twenty_minutes() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     let too_many = || Reply::refuse(429, "TooManyProviderTokenUpdates");
     assert_eq!(line.send().await, accepted());
-    line.advance(45);
+    line.advance(45 * MINUTES);
     let outcome = line.answered(too_many()).await;
     assert!(
         matches!(outcome, PushOutcome::Throttled { .. }),
         "{outcome:?}"
     );
     // The old one is good for an hour; after that there is none until the twenty minutes are over.
-    line.advance(14);
+    line.advance(14 * MINUTES);
     assert_eq!(line.send().await, accepted());
     assert_eq!(line.fake.tokens_made_at(), [0]);
-    line.advance(1);
+    line.advance(1 * MINUTES);
     line.fake.received();
     let reason = known("TooManyProviderTokenUpdates");
     assert_eq!(line.send().await, throttled(reason, 65 * 60));
     assert!(line.fake.received().is_empty());
-    line.advance(5);
+    line.advance(5 * MINUTES);
     assert_eq!(line.send().await, accepted());
     assert_eq!(line.fake.tokens_made_at(), [0, 65 * 60]);
 }
 
 #[tokio::test]
 async fn many_pushes_at_once_share_one_token_and_one_connection() {
-    let line = Arc::new(Line::new().await);
+    let line = Arc::new(Line::<FakeApns>::new().await);
     let sends = (0..20).map(|_| {
         let line = line.clone();
         async move { line.send().await }
@@ -335,7 +345,7 @@ async fn many_pushes_at_once_share_one_token_and_one_connection() {
 
 #[tokio::test]
 async fn a_gateway_that_goes_away_is_found_again() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     for connection in 1..4 {
         assert_eq!(line.send().await, accepted());
         line.fake.reply([Reply::GoAway]);
@@ -348,7 +358,7 @@ async fn a_gateway_that_goes_away_is_found_again() {
 
 #[tokio::test]
 async fn slow_and_endless_answers_end_by_themselves() {
-    let line = Line::new().await;
+    let line = Line::<FakeApns>::new().await;
     let slow = line.answered(Reply::Hang).await;
     assert_eq!(slow, retry(known("no answer: timeout")));
     let endless = line.answered(Reply::Endless(503)).await;
@@ -356,7 +366,7 @@ async fn slow_and_endless_answers_end_by_themselves() {
     assert_eq!(line.send().await, accepted(), "neither holds up the next");
     // A gateway under a root that nobody trusts.
     let other = FakeApns::new(line.fake.clock.clone()).await;
-    let stranger = Line::trusting(other, line.fake.root_der.clone());
+    let stranger = Line::<FakeApns>::trusting(other, line.fake.root_der.clone());
     assert_eq!(stranger.send().await, retry(known("no answer: tls")));
     assert!(stranger.fake.received().is_empty());
 }

@@ -1,18 +1,16 @@
 //! A stand-in for Apple's gateway: HTTP/2 over TLS, one stream at a time, strict about provider tokens.
 
-use crate::support::START;
+use crate::support::{START, pem};
 use assent::clock::{Clock as _, ManualClock};
 use assent::crypto::generate::generate;
 use assent::crypto::jose::{Jws, SigningKey, VerifyingKey};
 use assent::domain::{SignatureAlgorithm, Timestamp};
-use base64::Engine as _;
 use h2::server::SendResponse;
 use http::{Request, Response};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -142,16 +140,6 @@ impl FakeApns {
             .map(made_at)
             .collect()
     }
-}
-
-/// A text in PEM.
-pub fn pem(label: &str, der: &[u8]) -> String {
-    let body = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    for line in body.as_bytes().chunks(64) {
-        writeln!(pem, "{}", std::str::from_utf8(line).unwrap()).unwrap();
-    }
-    pem + &format!("-----END {label}-----\n")
 }
 
 fn identity() -> (Vec<u8>, TlsAcceptor) {

@@ -1,8 +1,8 @@
 //! A stand-in for Google: the token endpoint, which believes only what the service account has signed, and
 //! the endpoint that takes messages, which believes only the newest token.
 
-use super::fake_apns::pem;
 use super::http1::{self, Request};
+use crate::support::pem;
 use assent::clock::{Clock as _, ManualClock};
 use assent::crypto::generate::generate;
 use assent::crypto::jose::{Jws, SigningKey, VerifyingKey};

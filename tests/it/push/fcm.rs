@@ -1,57 +1,37 @@
 //! Google's gateway: what it is sent, and what each of its answers means.
 
 use super::fake_fcm::{FakeFcm, PROJECT, Reply};
-use super::{dead, known, message, misconfigured, our_bug, retry, throttled};
+use super::{Line, dead, known, misconfigured, our_bug, policy, retry, throttled};
 use crate::support::{Backend, START, TestApp, approve};
-use assent::clock::{Clock as _, ManualClock};
-use assent::domain::Device;
+use assent::clock::ManualClock;
 use assent::domain::device::Platform;
-use assent::outbound::{Outbound, OutboundPolicy};
+use assent::outbound::Outbound;
 use assent::push::fcm::{InvalidServiceAccount, ServiceAccount};
-use assent::push::{Fcm, PushOutcome, PushRouter, PushSender as _, Reason};
+use assent::push::{Fcm, PushOutcome, PushRouter, Reason, Signal};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 const TARGET: &str = "fGw0qy4TQfmX:APA91bH_registration-token/with?odd characters";
 
-/// The gateway with one phone behind it, without a server.
-struct Line {
-    fake: FakeFcm,
-    router: PushRouter,
-    device: Device,
-}
-
-impl Line {
-    async fn new() -> Self {
+impl Line<FakeFcm> {
+    pub async fn new() -> Self {
         let fake = FakeFcm::new(Arc::new(ManualClock::new(START))).await;
-        let outbound = Outbound::new(OutboundPolicy {
-            allow_loopback_http: true,
-            ..OutboundPolicy::default()
-        });
+        let outbound = Outbound::new(policy());
         let account = ServiceAccount::parse(&fake.service_account).unwrap();
         let mut router = PushRouter::default();
         let fcm = Fcm::new(account, &fake.url, outbound.unwrap());
         router.fcm.add(None, fcm);
         Self {
+            clock: fake.clock.clone(),
             fake,
             router,
             device: super::device(Platform::Fcm, TARGET),
         }
     }
 
-    async fn send(&self) -> PushOutcome {
-        let now = self.fake.clock.now();
-        self.router.send(&self.device, &message(), now).await
-    }
-
     async fn answered(&self, reply: Reply) -> PushOutcome {
         self.fake.reply([reply]);
         self.send().await
-    }
-
-    fn advance(&self, seconds: u64) {
-        self.fake.clock.advance(Duration::from_secs(seconds));
     }
 }
 
@@ -80,7 +60,7 @@ fn error(status: u16, general: &str, code: Option<&str>, message: &str) -> Reply
 
 #[tokio::test]
 async fn a_message_holds_a_reference_and_nothing_else() {
-    let line = Line::new().await;
+    let line = Line::<FakeFcm>::new().await;
     line.advance(20);
     assert_eq!(line.send().await, accepted());
     let received = line.fake.received();
@@ -97,7 +77,7 @@ async fn a_message_holds_a_reference_and_nothing_else() {
                 "token": TARGET,
                 "data": {
                     "reference": "cmVmZXJlbmNlLTIyLWNocw",
-                    "localisation_key": "request.waiting",
+                    "signal": "request.waiting",
                 },
                 "android": {
                     "priority": "HIGH",
@@ -110,8 +90,28 @@ async fn a_message_holds_a_reference_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_is_silent_is_not_urgent() {
+    let line = Line::<FakeFcm>::new().await;
+    for (signal, name, priority) in [
+        (Signal::Resolved, "request.resolved", "NORMAL"),
+        (Signal::Test, "push.test", "HIGH"),
+    ] {
+        assert_eq!(line.signal(signal).await, accepted());
+        let body: Value = serde_json::from_str(&line.fake.received()[0].body).unwrap();
+        let message = &body["message"];
+        let reference = "cmVmZXJlbmNlLTIyLWNocw";
+        assert_eq!(
+            message["data"],
+            json!({ "reference": reference, "signal": name })
+        );
+        assert_eq!(message["android"]["priority"], priority);
+        assert_eq!(message["android"]["collapse_key"], reference);
+    }
+}
+
+#[tokio::test]
 async fn each_answer_means_what_google_says() {
-    let line = Line::new().await;
+    let line = Line::<FakeFcm>::new().await;
     let bad_token = || {
         let message = "The registration token is not a valid FCM registration token";
         error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), message)
@@ -221,7 +221,7 @@ async fn each_answer_means_what_google_says() {
 
 #[tokio::test]
 async fn a_refused_token_is_renewed_once() {
-    let line = Line::new().await;
+    let line = Line::<FakeFcm>::new().await;
     assert_eq!(line.send().await, accepted());
     line.fake.revoke_token();
     line.fake.received();
@@ -239,7 +239,7 @@ async fn a_refused_token_is_renewed_once() {
 
 #[tokio::test]
 async fn an_access_token_is_kept_until_five_minutes_before_its_end() {
-    let line = Line::new().await;
+    let line = Line::<FakeFcm>::new().await;
     for (seconds, tokens) in [(0, 1), (3298, 1), (1, 2), (3298, 2), (1, 3), (7200, 4)] {
         line.advance(seconds);
         assert_eq!(line.send().await, accepted());
@@ -249,7 +249,7 @@ async fn an_access_token_is_kept_until_five_minutes_before_its_end() {
 
 #[tokio::test]
 async fn many_pushes_at_once_fetch_one_token() {
-    let line = Arc::new(Line::new().await);
+    let line = Arc::new(Line::<FakeFcm>::new().await);
     let sends = || {
         (0..20).map(|_| {
             let line = line.clone();
@@ -272,7 +272,7 @@ async fn many_pushes_at_once_fetch_one_token() {
 
 #[tokio::test]
 async fn each_refusal_of_a_token_means_something() {
-    let line = Line::new().await;
+    let line = Line::<FakeFcm>::new().await;
     for (reply, meaning) in [
         (
             Reply::refuse(400, json!({ "error": "invalid_grant" })),
@@ -301,7 +301,7 @@ async fn each_refusal_of_a_token_means_something() {
         (Reply::Hang, retry(known("no answer: timeout"))),
     ] {
         // Not asked again within the second.
-        let line = Line::new().await;
+        let line = Line::<FakeFcm>::new().await;
         line.fake.reply_for_token([reply]);
         assert_eq!(line.send().await, meaning);
         assert_eq!(line.send().await, meaning);

@@ -1,6 +1,7 @@
 //! What wakes a phone: gateways that behave as the real ones do, and what becomes of their answers.
 
 mod apns;
+mod breaker;
 mod fake_apns;
 mod fake_fcm;
 mod fake_push_service;
@@ -8,23 +9,58 @@ mod fcm;
 mod http1;
 mod outcomes;
 mod settings;
+mod targets;
 mod web_push;
 
 use crate::support::house::new_device;
 use crate::support::{START, TestApp};
+use assent::clock::{Clock as _, ManualClock};
 use assent::domain::device::Platform;
 use assent::domain::user::Login;
 use assent::domain::{Device, Partition, Secret, Timestamp, User, UserId};
-use assent::push::{PushMessage, PushOutcome, Reason};
+use assent::outbound::OutboundPolicy;
+use assent::push::{PushMessage, PushOutcome, PushRouter, PushSender as _, Reason, Signal};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a test sends straight to a gateway.
-fn message() -> PushMessage {
+fn message(signal: Signal) -> PushMessage {
     PushMessage {
         attempt: [0x5a; 16],
         reference: "cmVmZXJlbmNlLTIyLWNocw".into(),
-        localisation_key: "request.waiting",
+        signal,
         expires_at: after(120),
+    }
+}
+
+/// A gateway with one phone behind it, without a server.
+struct Line<Fake> {
+    fake: Fake,
+    clock: Arc<ManualClock>,
+    router: PushRouter,
+    device: Device,
+}
+
+impl<Fake> Line<Fake> {
+    async fn send(&self) -> PushOutcome {
+        self.signal(Signal::Waiting).await
+    }
+
+    async fn signal(&self, signal: Signal) -> PushOutcome {
+        let now = self.clock.now();
+        self.router.send(&self.device, &message(signal), now).await
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+/// Calls that may end at this machine.
+fn policy() -> OutboundPolicy {
+    OutboundPolicy {
+        allow_loopback_http: true,
+        ..OutboundPolicy::default()
     }
 }
 

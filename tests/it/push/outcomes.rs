@@ -93,6 +93,12 @@ async fn register(phone: &Phone, target: &str) {
     assert_eq!(answer.unwrap().status, 204);
 }
 
+/// Whether the server asks the phone to register a target.
+async fn needs_refresh(phone: &Phone) -> bool {
+    let answer = phone.call("GET", "/device/v1/device", None).await.unwrap();
+    answer.json()["needs_push_refresh"].as_bool().unwrap()
+}
+
 async fn a_dead_target_is_forgotten_and_the_others_go_on(backend: Backend) {
     let scene = Scene::new(backend).await;
     let (bank, alice, first) = scene.app.cast().await;
@@ -108,6 +114,9 @@ async fn a_dead_target_is_forgotten_and_the_others_go_on(backend: Backend) {
         "there is nothing to try again"
     );
     assert_eq!((scene.targets().await, scene.buried().await), (1, 1));
+    for (phone, needs) in [(&first, true), (&second, false)] {
+        assert_eq!(needs_refresh(phone).await, needs);
+    }
     // Not woken any more, it still finds what waits, and answers.
     bank.start("alice").await;
     assert_eq!(scene.step([&first, &second]).await, [0, 1]);
@@ -115,6 +124,7 @@ async fn a_dead_target_is_forgotten_and_the_others_go_on(backend: Backend) {
     approve(&first, &id).await;
     assert_eq!(bank.poll(&id).await.status, 200);
     register(&first, "new").await;
+    assert!(!needs_refresh(&first).await);
     bank.start("alice").await;
     assert_eq!(scene.step([&first, &second]).await, [1, 1]);
     let audit = scene.app.services().verify_audit(None).await.unwrap();
@@ -157,14 +167,20 @@ async fn a_throttled_push_comes_back_when_it_may(backend: Backend) {
     let scene = Scene::new(backend).await;
     let (bank, _, phone) = scene.app.cast().await;
     register(&phone, "target").await;
-    scene.answer(&phone, [throttled(known("QUOTA_EXCEEDED"), 30)]);
-    bank.start("alice").await;
-    assert_eq!(scene.step([&phone]).await, [1]);
-    scene.app.advance(29);
-    assert_eq!(scene.step([&phone]).await, [0]);
-    scene.app.advance(1);
-    assert_eq!(scene.step([&phone]).await, [1]);
-    assert_eq!(scene.app.waiting_jobs().await, 0);
+    let held_back = PushOutcome::HeldBack {
+        reason: known("the gateway fails"),
+        until: after(60),
+    };
+    for outcome in [throttled(known("QUOTA_EXCEEDED"), 30), held_back] {
+        scene.answer(&phone, [outcome]);
+        bank.start("alice").await;
+        assert_eq!(scene.step([&phone]).await, [1]);
+        scene.app.advance(29);
+        assert_eq!(scene.step([&phone]).await, [0]);
+        scene.app.advance(1);
+        assert_eq!(scene.step([&phone]).await, [1]);
+        assert_eq!(scene.app.waiting_jobs().await, 0);
+    }
     // Later than the request lives: given up at once, and the request is none the worse.
     scene.answer(&phone, [throttled(known("QUOTA_EXCEEDED"), 3600)]);
     let id = bank.start("alice").await;

@@ -1,6 +1,6 @@
 //! What the settings may say of gateways, and what an operator is told when they are wrong.
 
-use super::fake_apns::pem;
+use crate::support::pem;
 use crate::support::{Backend, START, TestApp};
 use assent::app::push_gateways;
 use assent::config::Config;

@@ -1,38 +1,28 @@
 //! Push services of browsers: what they are sent, what the browser reads, and what their answers mean.
 
-use super::fake_apns::pem;
 use super::fake_push_service::{FakePushService, SUBJECT};
-use super::{dead, known, message, misconfigured, our_bug, retry, throttled};
+use super::{Line, dead, known, misconfigured, our_bug, policy, retry, throttled};
+use crate::support::pem;
 use crate::support::{Backend, START, TestApp, approve, config};
-use assent::clock::{Clock as _, ManualClock};
+use assent::clock::ManualClock;
 use assent::crypto::generate::generate;
 use assent::crypto::jose::SigningKey;
 use assent::domain::device::Platform;
-use assent::domain::{Device, Secret, SignatureAlgorithm};
-use assent::outbound::{Outbound, OutboundPolicy};
+use assent::domain::{Secret, SignatureAlgorithm};
+use assent::outbound::Outbound;
 use assent::push::web_push::WebPushSettings;
-use assent::push::{PushOutcome, PushRouter, PushSender as _, Reason, WebPush};
+use assent::push::{PushOutcome, PushRouter, Reason, Signal, WebPush};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// A push service with one browser behind it, without a server.
-struct Line {
-    fake: FakePushService,
-    router: PushRouter,
-    device: Device,
-}
 
 fn vapid_key() -> String {
     pem("PRIVATE KEY", &generate(SignatureAlgorithm::Es256).0)
 }
 
-impl Line {
-    async fn new(allowed_hosts: &[&str]) -> Self {
+impl Line<FakePushService> {
+    pub async fn new(allowed_hosts: &[&str]) -> Self {
         let fake = FakePushService::new(Arc::new(ManualClock::new(START))).await;
-        let outbound = Outbound::new(OutboundPolicy {
-            allow_loopback_http: true,
-            ..OutboundPolicy::default()
-        });
+        let outbound = Outbound::new(policy());
         let key = SigningKey::from_pem(&vapid_key(), "vapid", SignatureAlgorithm::Es256);
         let settings = WebPushSettings {
             key: key.unwrap(),
@@ -44,24 +34,18 @@ impl Line {
         };
         let web_push = WebPush::new(settings, outbound.unwrap()).unwrap();
         let subscription = fake.subscribe(&web_push.public_key()).to_string();
-        let router = PushRouter {
-            web_push: Some(web_push),
-            ..PushRouter::default()
-        };
+        let mut router = PushRouter::default();
+        router.web_push = Some(web_push);
         Self {
+            clock: fake.clock.clone(),
             fake,
             router,
             device: super::device(Platform::WebPush, &subscription),
         }
     }
 
-    async fn send(&self) -> PushOutcome {
-        let now = self.fake.clock.now();
-        self.router.send(&self.device, &message(), now).await
-    }
-
     /// The same browser with its subscription changed.
-    fn change(&mut self, change: impl FnOnce(&mut Value)) {
+    pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
         let text = self.device.push_target.as_ref().unwrap().expose();
         let mut subscription = serde_json::from_str(text).unwrap();
         change(&mut subscription);
@@ -79,9 +63,9 @@ fn answered(status: u16) -> Reason {
 
 #[tokio::test]
 async fn only_the_browser_can_read_a_message_which_says_nothing() {
-    let line = Line::new(&["127.0.0.1"]).await;
+    let line = Line::<FakePushService>::new(&["127.0.0.1"]).await;
     assert_eq!(line.send().await, accepted());
-    line.fake.clock.advance(std::time::Duration::from_secs(100));
+    line.advance(100);
     assert_eq!(line.send().await, accepted());
     let received = line.fake.received();
     let shown = |at: usize| {
@@ -100,7 +84,7 @@ async fn only_the_browser_can_read_a_message_which_says_nothing() {
         assert!(message.authorization.starts_with("vapid t=ey"));
         assert_eq!(
             serde_json::from_str::<Value>(&message.text).unwrap(),
-            json!({ "reference": "cmVmZXJlbmNlLTIyLWNocw", "localisation_key": "request.waiting" })
+            json!({ "reference": "cmVmZXJlbmNlLTIyLWNocw", "signal": "request.waiting" })
         );
         let raw = String::from_utf8_lossy(&message.raw);
         assert!(
@@ -112,8 +96,31 @@ async fn only_the_browser_can_read_a_message_which_says_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_silent_is_not_urgent() {
+    let line = Line::<FakePushService>::new(&["127.0.0.1"]).await;
+    for (signal, name, urgency) in [
+        (Signal::Resolved, "request.resolved", "normal"),
+        (Signal::Test, "push.test", "high"),
+    ] {
+        assert_eq!(line.signal(signal).await, accepted());
+        let [message] = &line.fake.received()[..] else {
+            panic!("one message")
+        };
+        let reference = "cmVmZXJlbmNlLTIyLWNocw";
+        assert_eq!(
+            serde_json::from_str::<Value>(&message.text).unwrap(),
+            json!({ "reference": reference, "signal": name })
+        );
+        assert_eq!(
+            (message.urgency.as_str(), message.topic.as_str()),
+            (urgency, reference)
+        );
+    }
+}
+
+#[tokio::test]
 async fn each_answer_means_what_the_standard_says() {
-    let line = Line::new(&["127.0.0.1"]).await;
+    let line = Line::<FakePushService>::new(&["127.0.0.1"]).await;
     for (status, retry_after, meaning) in [
         (200, None, accepted()),
         (201, None, accepted()),
@@ -151,7 +158,7 @@ async fn a_phone_does_not_choose_what_we_call() {
         (&["*.0.0.1"], true),
         (&["27.0.0.1"], false),
     ] {
-        let line = Line::new(allowed).await;
+        let line = Line::<FakePushService>::new(allowed).await;
         let expected = if reached {
             accepted()
         } else {
@@ -160,7 +167,7 @@ async fn a_phone_does_not_choose_what_we_call() {
         assert_eq!(line.send().await, expected, "{allowed:?}");
         assert_eq!(line.fake.received().len(), usize::from(reached));
     }
-    let mut line = Line::new(&["127.0.0.1", "localhost"]).await;
+    let mut line = Line::<FakePushService>::new(&["127.0.0.1", "localhost"]).await;
     let port = line.fake.url.rsplit_once(':').unwrap().1.to_owned();
     for endpoint in [
         format!("http://fcm.googleapis.com@127.0.0.1:{port}/"),
@@ -183,7 +190,7 @@ async fn what_is_no_subscription_is_dead() {
         ("auth", json!("!")),
         ("auth", json!(null)),
     ] {
-        let mut line = Line::new(&["127.0.0.1"]).await;
+        let mut line = Line::<FakePushService>::new(&["127.0.0.1"]).await;
         line.change(|subscription| subscription["keys"][member] = value);
         assert_eq!(
             line.send().await,
@@ -192,7 +199,7 @@ async fn what_is_no_subscription_is_dead() {
         );
         assert!(line.fake.received().is_empty());
     }
-    let mut line = Line::new(&["127.0.0.1"]).await;
+    let mut line = Line::<FakePushService>::new(&["127.0.0.1"]).await;
     line.device.push_target = Some(Secret::new("token".into()));
     assert_eq!(line.send().await, dead(known("not a subscription")));
 }

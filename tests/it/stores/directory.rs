@@ -8,7 +8,7 @@ use assent::domain::client::{
 };
 use assent::domain::device::{DeviceDescription, DeviceState, Platform};
 use assent::domain::user::Login;
-use assent::domain::{ClientId, Partition, Secret, User, UserId};
+use assent::domain::{AppId, ClientId, Partition, Secret, User, UserId};
 use assent::store::StoreError;
 use std::time::Duration;
 
@@ -122,9 +122,10 @@ async fn everything_is_read_back_as_it_was_written(backend: Backend) {
         } else {
             Platform::None
         };
+        device.app_id = target.map(AppId::new);
         let (platform, secret) = (device.description.platform, device.push_target.as_ref());
         directory
-            .set_push_target(&device.id, platform, secret, START)
+            .set_push_target(&device.id, platform, secret, device.app_id.as_ref(), START)
             .await
             .unwrap();
         let found = directory.device(&device.id).await.unwrap().unwrap();

@@ -11,6 +11,7 @@ pub mod signer;
 pub use backend::Backend;
 pub use house::House;
 pub use redis_servers::RedisServers;
+pub use signer::pem;
 
 use assent::app::{Core, Listeners, Server, World};
 use assent::clock::{Clock, ManualClock};

@@ -89,22 +89,25 @@ impl Directory {
         Ok(())
     }
 
-    /// Changes where a push reaches a device.
+    /// Changes where a push reaches a device, and in which app.
     pub async fn set_push_target(
         &self,
         id: &DeviceId,
         platform: Platform,
         target: Option<&Secret>,
+        app_id: Option<&AppId>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut writer = self.db.writer().await?;
         sqlx::query(
-            "UPDATE devices SET platform = $2, push_target = $3, push_registered_at = $4 WHERE id = $1",
+            "UPDATE devices SET platform = $2, push_target = $3, push_registered_at = $4, app_id = $5 \
+             WHERE id = $1",
         )
         .bind(id.as_str())
         .bind(platform.as_str())
         .bind(self.seal_push_target(id, target))
         .bind(now.millis())
+        .bind(app_id.map(AppId::as_str))
         .execute(&mut *writer)
         .await?;
         Ok(())

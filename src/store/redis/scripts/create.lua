@@ -2,7 +2,7 @@
 -- Stores a request with its job, if the caps allow. A request that is there already is left alone.
 -- KEYS: state, facts, open, due, jobs
 -- ARGV: now, id, tag of the client, user, expires_at, ttl, per_client, per_user, interval, facts, job id, job,
---       channel, wake
+--       channel, wake of the worker, wake of the inbox
 if redis.call('EXISTS', KEYS[1]) == 1 then
     return 'yes'
 end
@@ -29,4 +29,5 @@ if redis.call('HSETNX', KEYS[5], ARGV[11], '0 ' .. ARGV[12]) == 1 then
     redis.call('ZADD', KEYS[4], now, ARGV[11])
 end
 redis.call('PUBLISH', ARGV[13], ARGV[14])
+redis.call('PUBLISH', ARGV[13], ARGV[15])
 return 'yes'

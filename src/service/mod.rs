@@ -1,6 +1,6 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
-//! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`],
+//! [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`userinfo`], [`administer`],
 //! [`rotate_keys`] and [`audit`].
 
 pub mod administer;
@@ -25,6 +25,7 @@ pub mod refresh;
 pub mod revoke;
 pub mod rotate_keys;
 pub mod start;
+pub mod streams;
 mod subject;
 pub mod user_code;
 pub mod userinfo;
@@ -45,6 +46,7 @@ use held_polls::HeldPolls;
 use hints::HintIssuer;
 use notify_client::NotifiedClients;
 use notify_device::SettledPhones;
+use streams::{LOOKS_AT_ONCE, OpenStreams};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -71,6 +73,8 @@ pub struct Policy {
     pub max_long_poll: Duration,
     /// Polls of one client held at a time; more are answered at once.
     pub held_polls_per_client: u32,
+    /// Streams of phones that a node holds at a time.
+    pub max_streams: usize,
     pub access_token_lifetime: Duration,
     pub id_token_lifetime: Duration,
     /// How long a lost token response can be had again; zero: not at all.
@@ -117,6 +121,9 @@ pub struct Services {
     clients: ClientCache,
     client_keys: ClientKeyCache,
     held: HeldPolls,
+    streams: OpenStreams,
+    /// Streams that look at a time.
+    looking: Semaphore,
     notified: NotifiedClients,
     settled_phones: SettledPhones,
     /// One at a time, so that no older view of the keys replaces a newer one.
@@ -141,6 +148,8 @@ impl Services {
             clients: ClientCache::default(),
             client_keys: ClientKeyCache::default(),
             held: HeldPolls::default(),
+            streams: OpenStreams::default(),
+            looking: Semaphore::new(LOOKS_AT_ONCE),
             notified: NotifiedClients::default(),
             settled_phones: SettledPhones::default(),
             reloading: tokio::sync::Mutex::default(),

@@ -53,6 +53,7 @@ pub struct Server {
     pub management_listen: SocketAddr,
     pub workers: usize,
     pub max_in_progress: usize,
+    pub max_streams: usize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }

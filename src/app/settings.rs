@@ -23,6 +23,7 @@ pub fn policy(config: &Config) -> anyhow::Result<Policy> {
         },
         max_long_poll: config.ciba.max_long_poll,
         held_polls_per_client: config.ciba.held_polls_per_client,
+        max_streams: config.server.max_streams,
         access_token_lifetime: config.tokens.access_token_lifetime,
         id_token_lifetime: config.tokens.id_token_lifetime,
         redelivery: config.ciba.redelivery,

@@ -4,7 +4,8 @@ use super::Context;
 use crate::app::World;
 use crate::domain::challenge::Matching;
 use crate::domain::{Decision, DenyReason, RequestId};
-use crate::phone::{self, EnrolmentLink, ShownRequest};
+use crate::phone::stream::News;
+use crate::phone::{self, EnrolmentLink, PhoneError, ShownRequest, Waiting};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -14,8 +15,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often `watch` looks into the inbox.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How often `watch` looks into the inbox while it has no stream.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The most looks before it tries again to open one.
+const MOST_LOOKS: u32 = 32;
 
 #[derive(Debug, Args)]
 pub struct Phone {
@@ -143,19 +146,73 @@ async fn watch(phone: &phone::Phone, context: &Context) -> anyhow::Result<()> {
         .say("Watching; answer in another terminal with `assent phone approve` or `deny`.");
     let clock = World::real().clock;
     let mut seen = Vec::new();
+    let mut looks = 1;
+    // Whether the server is there at all.
+    show_new(phone, context, phone.inbox().await?, &mut seen).await?;
     loop {
-        for item in phone.inbox().await? {
-            if !seen.contains(&item.id) {
+        match phone.stream().await {
+            Ok(mut stream) => {
+                looks = 1;
+                let ended = loop {
+                    match stream.next().await {
+                        Ok(News::Ready { requests }) => {
+                            show_new(phone, context, requests, &mut seen).await?;
+                        }
+                        Ok(News::Request(request)) => {
+                            show_new(phone, context, vec![request], &mut seen).await?;
+                        }
+                        Ok(News::Resolved { .. } | News::Problem { .. }) => {}
+                        Err(ended) => break ended,
+                    }
+                };
+                passing(ended)?;
+            }
+            Err(error) => passing(error)?,
+        }
+        for _ in 0..looks {
+            match phone.inbox().await {
+                Ok(waiting) => show_new(phone, context, waiting, &mut seen).await?,
+                Err(error) => passing(error)?,
+            }
+            clock.sleep_until(clock.now().plus(LOOK_EVERY)).await;
+        }
+        looks = (looks * 2).min(MOST_LOOKS);
+    }
+}
+
+/// Goes on after what may pass: a server that is away, or does not offer streams.
+fn passing(error: PhoneError) -> Result<(), PhoneError> {
+    match error {
+        PhoneError::Transport(_) => Ok(()),
+        PhoneError::Refused { status, .. } if ![401, 403].contains(&status) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Shows the requests that have not been shown. One that was answered in between is not shown any more.
+async fn show_new(
+    phone: &phone::Phone,
+    context: &Context,
+    waiting: Vec<Waiting>,
+    seen: &mut Vec<RequestId>,
+) -> anyhow::Result<()> {
+    for item in waiting {
+        if seen.contains(&item.id) {
+            continue;
+        }
+        match phone.show(item.id).await {
+            Ok(request) => {
                 seen.push(item.id);
-                let request = phone.show(item.id).await?;
                 context.output.result(
                     &format!("\n{}", render(&request)),
                     &json!(request.challenge),
                 );
             }
+            // A server that is away is asked again.
+            Err(error) => passing(error)?,
         }
-        clock.sleep_until(clock.now().plus(WATCH_EVERY)).await;
     }
+    Ok(())
 }
 
 async fn approve(

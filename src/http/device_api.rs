@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::{App, no_route};
 use crate::domain::device::{DeviceDescription, DeviceState, Platform};
 use crate::domain::{Decision, Device, DeviceId, RequestId};
-use crate::service::decide::{Answer, DecideError};
+use crate::service::decide::{Answer, DecideError, InboxItem};
 use crate::service::devices::Actor;
 use actix_web::http::StatusCode;
 use actix_web::http::header::CACHE_CONTROL;
@@ -73,22 +73,26 @@ struct Inbox {
 }
 
 #[derive(Serialize)]
-struct InboxEntry {
+pub struct InboxEntry {
     id: RequestId,
     created_at: i64,
     expires_at: i64,
 }
 
+impl From<InboxItem> for InboxEntry {
+    fn from(item: InboxItem) -> Self {
+        Self {
+            id: item.id,
+            created_at: item.created_at.secs(),
+            expires_at: item.expires_at.secs(),
+        }
+    }
+}
+
 async fn inbox(app: App, proven: ProvenDevice) -> Result<HttpResponse, Problem> {
     let requests = app.inbox(&proven.device).await?;
-    let entries = requests.into_iter().map(|item| InboxEntry {
-        id: item.id,
-        created_at: item.created_at.secs(),
-        expires_at: item.expires_at.secs(),
-    });
-    Ok(ok(Inbox {
-        requests: entries.collect(),
-    }))
+    let requests = requests.into_iter().map(InboxEntry::from).collect();
+    Ok(ok(Inbox { requests }))
 }
 
 #[derive(Serialize)]

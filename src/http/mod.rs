@@ -14,6 +14,7 @@ mod management;
 mod no_route;
 mod observe;
 mod problem;
+mod stream;
 mod token;
 mod token_life;
 mod userinfo;
@@ -53,5 +54,6 @@ pub fn public(config: &mut ServiceConfig, cancel_endpoint: bool) {
     userinfo::configure(config);
     enrolment::configure(config);
     device_api::configure(config);
+    stream::configure(config);
     config.default_service(actix_web::web::route().to(no_route::not_found));
 }

@@ -9,7 +9,9 @@ use crate::service::decide::DecideError;
 use crate::service::devices::PushTargetError;
 use crate::service::enrol::EnrolError;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{
+    CACHE_CONTROL, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use std::fmt;
@@ -30,13 +32,16 @@ pub struct Problem {
 }
 
 #[derive(Serialize)]
-struct ProblemBody<'a> {
+pub struct ProblemBody<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    /// Where there are no headers to carry it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<&'a str>,
 }
 
 impl Problem {
@@ -77,6 +82,44 @@ impl Problem {
         )
     }
 
+    /// Only a WebSocket can be had here (RFC 9110 15.5.22).
+    pub fn upgrade_required() -> Self {
+        Self::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            "this path offers a WebSocket, version 13",
+        )
+    }
+
+    pub fn stream_replaced() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "stream_replaced",
+            "newer streams of this device have taken its place",
+        )
+    }
+
+    pub fn message_too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "message_too_large",
+            "the message is larger than 16 KiB",
+        )
+    }
+
+    pub fn not_text() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "message_not_text",
+            "the message must be text",
+        )
+    }
+
+    pub fn phone_silent(why: impl fmt::Display) -> Self {
+        const TITLE: &str = "nothing was heard of the phone in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "phone_silent", TITLE).because(why)
+    }
+
     pub fn proof_missing() -> Self {
         Self::invalid_proof().because("a DeviceProof is required")
     }
@@ -93,6 +136,20 @@ impl Problem {
             "the proof is not acceptable",
         )
         .because(why)
+    }
+}
+
+impl Problem {
+    /// The problem document, complete without headers.
+    pub fn document(&self) -> ProblemBody<'_> {
+        ProblemBody {
+            r#type: format!("urn:assent:problem:{}", self.code),
+            title: self.title,
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: self.detail.as_deref(),
+            nonce: self.nonce.as_deref(),
+        }
     }
 }
 
@@ -121,16 +178,17 @@ impl ResponseError for Problem {
             let seconds = pause.as_millis().div_ceil(1000).to_string();
             response.insert_header((RETRY_AFTER, seconds));
         }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            response.insert_header((UPGRADE, "websocket"));
+            response.insert_header((SEC_WEBSOCKET_VERSION, "13"));
+        }
         hang_up_on_the_slow(&mut response, self.status);
         if let Some(nonce) = &self.nonce {
             response.insert_header((NONCE_HEADER, nonce.as_str()));
         }
         let body = ProblemBody {
-            r#type: format!("urn:assent:problem:{}", self.code),
-            title: self.title,
-            status: self.status.as_u16(),
-            code: self.code,
-            detail: self.detail.as_deref(),
+            nonce: None,
+            ..self.document()
         };
         let body = serde_json::to_string(&body).unwrap_or_default();
         response.content_type("application/problem+json").body(body)

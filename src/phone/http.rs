@@ -12,7 +12,7 @@ pub struct HttpClient(reqwest::Client);
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct TransportError(String);
+pub struct TransportError(pub(super) String);
 
 /// What came back.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod statement;
+pub mod stream;
 
 use crate::clock::Clock;
 use crate::crypto::generate::generate_p256;
@@ -369,14 +370,24 @@ pub fn refuse(answer: Answer, expected: u16) -> Result<Value, PhoneError> {
     if answer.status == expected {
         return Ok(body);
     }
-    let text = |name: &str| body[name].as_str().unwrap_or("no reason given").to_owned();
-    let detail = body["detail"].as_str();
-    Err(PhoneError::Refused {
-        status: answer.status,
+    Err(refused(answer.status, &body))
+}
+
+/// What a problem document says.
+fn refused(status: u16, problem: &Value) -> PhoneError {
+    let text = |name: &str| {
+        problem[name]
+            .as_str()
+            .unwrap_or("no reason given")
+            .to_owned()
+    };
+    let detail = problem["detail"].as_str();
+    PhoneError::Refused {
+        status,
         code: text("code"),
         title: detail.map_or_else(
             || text("title"),
             |detail| format!("{}: {detail}", text("title")),
         ),
-    })
+    }
 }

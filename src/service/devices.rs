@@ -101,9 +101,21 @@ impl Services {
         let owner = self.owner(device).await?;
         let payload = json!({ "user": owner.id, "device": device.id, "by": by.as_str() });
         let entry = self.entry(kind, now, payload);
-        self.directory
+        let moved = self
+            .directory
             .move_device(&device.id, owner.partition, from, to, now, entry)
-            .await
+            .await?;
+        if moved {
+            self.announce(&owner).await;
+        }
+        Ok(moved)
+    }
+
+    /// Has the person's streams look again at once. They would do so by themselves, a little later.
+    pub(super) async fn announce(&self, user: &User) {
+        if let Err(error) = self.pending.announce(&user.id, user.partition).await {
+            tracing::warn!(%error, "streams are not told; they will look by themselves");
+        }
     }
 
     async fn owner(&self, device: &Device) -> Result<User, StoreError> {

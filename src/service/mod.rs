@@ -1,6 +1,6 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
-//! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`],
+//! [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`userinfo`], [`administer`],
 //! [`rotate_keys`] and [`audit`].
 
 pub mod administer;
@@ -27,6 +27,7 @@ pub mod refresh;
 pub mod revoke;
 pub mod rotate_keys;
 pub mod start;
+pub mod streams;
 mod subject;
 pub mod user_code;
 pub mod userinfo;
@@ -52,6 +53,7 @@ use notify_device::SettledPhones;
 use quiet::QuietPolicy;
 use std::sync::Arc;
 use std::time::Duration;
+use streams::{LOOKS_AT_ONCE, OpenStreams};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +81,8 @@ pub struct Policy {
     pub max_long_poll: Duration,
     /// Polls of one client held at a time; more are answered at once.
     pub held_polls_per_client: u32,
+    /// Streams of phones that a node holds at a time.
+    pub max_streams: usize,
     pub access_token_lifetime: Duration,
     pub id_token_lifetime: Duration,
     /// How long a lost token response can be had again; zero: not at all.
@@ -125,6 +129,9 @@ pub struct Services {
     clients: ClientCache,
     client_keys: ClientKeyCache,
     held: HeldPolls,
+    streams: OpenStreams,
+    /// Streams that look at a time.
+    looking: Semaphore,
     notified: Breakers<ClientId>,
     settled_phones: SettledPhones,
     /// One at a time, so that no older view of the keys replaces a newer one.
@@ -149,6 +156,8 @@ impl Services {
             clients: ClientCache::default(),
             client_keys: ClientKeyCache::default(),
             held: HeldPolls::default(),
+            streams: OpenStreams::default(),
+            looking: Semaphore::new(LOOKS_AT_ONCE),
             notified: Breakers::new(PER_CLIENT),
             settled_phones: SettledPhones::default(),
             reloading: tokio::sync::Mutex::default(),

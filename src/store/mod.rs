@@ -103,7 +103,8 @@ pub trait PendingRequests: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<BackchannelRequest>, StoreError>;
 
-    /// Writes what the Ledger says; idempotent. Wakes whoever waits for the request.
+    /// Writes what the Ledger says; idempotent. Wakes whoever waits for the request, or for its person's
+    /// inbox.
     async fn project(&self, key: RequestKey, state: State) -> Result<(), StoreError>;
 
     /// Writes many at once: what the sweep does. States that are right already cost nothing.
@@ -115,6 +116,12 @@ pub trait PendingRequests: Send + Sync {
 
     /// A receiver that is notified when the request may have changed. Subscribe before reading.
     fn watch(&self, id: RequestId) -> watch::Receiver<u64>;
+
+    /// A receiver that is notified when what waits for a person may have changed. Subscribe before reading.
+    fn watch_inbox(&self, user: &UserId) -> watch::Receiver<u64>;
+
+    /// Wakes whoever watches a person's inbox, on every node: something else changed that they must look at.
+    async fn announce(&self, user: &UserId, partition: Partition) -> Result<(), StoreError>;
 
     /// Deletes what nobody can ask about any more. Returns how many requests went.
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;

@@ -48,6 +48,7 @@ const LIVES_IN: &[(&str, &str)] = &[
     ("actix", "http app"),
     ("tonic", "grpc app"),
     ("prost", "grpc"),
+    ("tokio_tungstenite", "phone"),
     ("sqlx", "store::sql"),
     ("redis", "store::redis"),
     ("reqwest", "outbound phone"),
@@ -163,6 +164,8 @@ store/redis/lua.rs ~ fn f(r: sqlx::Result<()>) {} ~ sqlx::Result:
 store/sql/mod.rs ~ use redis; ~ redis: redis lives only in [store::redis]
 grpc/mod.rs ~ \n#[actix_web::test]\nasync fn f() {} ~ 2: actix_web::test: actix lives only in [http app]
 http/mod.rs ~ use ::reqwest::Client as C; ~ reqwest lives only in [outbound phone]
+http/stream.rs ~ use tokio_tungstenite::accept_async; ~ tokio_tungstenite lives only in [phone]
+service/streams.rs ~ use actix_ws::Session; ~ actix lives only in [http app]
 service/mint.rs ~ extern crate jsonwebtoken; ~ jsonwebtoken lives only in [crypto]
 app.rs ~ use aws_lc_rs::rand; ~ aws_lc_rs lives only in [crypto entropy]
 domain/job.rs ~ use std::{fmt, fs}; ~ std::fs: domain neither waits nor does I/O

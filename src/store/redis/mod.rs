@@ -34,7 +34,7 @@ pub use url::{InvalidUrl, RedisUrl};
 
 use super::waiters::Waiters;
 use crate::crypto::base64url;
-use crate::domain::Timestamp;
+use crate::domain::{RequestId, Timestamp, UserId};
 use keys::Keys;
 use router::Router;
 use schedule::Schedule;
@@ -48,7 +48,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Redis {
     router: Arc<Router>,
     keys: Keys,
-    waiters: Arc<Waiters>,
+    waiters: Arc<Waiters<RequestId>>,
+    inboxes: Arc<Waiters<UserId>>,
     schedule: Arc<Schedule>,
 }
 
@@ -74,6 +75,7 @@ impl Redis {
             router: Arc::new(router),
             keys: Keys::new(settings.prefix),
             waiters: Arc::default(),
+            inboxes: Arc::default(),
             schedule: Arc::default(),
         }
     }
@@ -84,6 +86,7 @@ impl Redis {
             router: self.router.clone(),
             keys: self.keys.clone(),
             waiters: self.waiters.clone(),
+            inboxes: self.inboxes.clone(),
             schedule: self.schedule.clone(),
             interval,
         }
@@ -113,6 +116,7 @@ impl Redis {
             router: self.router.clone(),
             keys: self.keys,
             waiters: self.waiters,
+            inboxes: self.inboxes,
             schedule: self.schedule,
         };
         tokio::join!(self.router.keep(stop.clone()), listener.run(now, stop));

@@ -24,7 +24,8 @@ use tokio::sync::watch;
 pub struct RedisPendingRequests {
     pub(super) router: Arc<Router>,
     pub(super) keys: Keys,
-    pub(super) waiters: Arc<Waiters>,
+    pub(super) waiters: Arc<Waiters<RequestId>>,
+    pub(super) inboxes: Arc<Waiters<UserId>>,
     pub(super) schedule: Arc<Schedule>,
     /// What clients must leave between two polls.
     pub(super) interval: Duration,
@@ -144,6 +145,7 @@ impl PendingRequests for RedisPendingRequests {
                     .arg(&instead)
                     .arg(self.keys.channel())
                     .arg(Wake::Job(partition).to_string())
+                    .arg(Wake::Inbox(facts.user_id.clone()).to_string())
                     .arg(millis(new.budgets.memory()));
                 new.budgets.0.iter().fold(call, |call, budget| {
                     call.arg(now.minus(budget.within).millis())
@@ -157,6 +159,7 @@ impl PendingRequests for RedisPendingRequests {
             "over client cap" => return Ok(Created::OverClientCap),
             _ => return Ok(Created::OverUserCap),
         };
+        self.inboxes.wake(&facts.user_id);
         self.schedule.note(partition, now);
         Ok(created)
     }
@@ -264,22 +267,25 @@ impl PendingRequests for RedisPendingRequests {
         if stored == state.as_str() {
             return Ok(());
         }
+        let user = UserId::new(user);
         let done: u8 = self
             .router
             .run(key.partition, |_| {
                 PROJECT
                     .keys([
                         self.keys.state(key.partition, key.id),
-                        self.keys.open(key.partition, &UserId::new(user.clone())),
+                        self.keys.open(key.partition, &user),
                     ])
                     .arg(state.as_str())
                     .arg(format!("{}{client}", key.id))
                     .arg(self.keys.channel())
                     .arg(Wake::Request(key.id).to_string())
+                    .arg(Wake::Inbox(user.clone()).to_string())
             })
             .await?;
         if done == 1 {
-            self.waiters.wake(key.id);
+            self.waiters.wake(&key.id);
+            self.inboxes.wake(&user);
         }
         Ok(())
     }
@@ -321,9 +327,23 @@ impl PendingRequests for RedisPendingRequests {
         self.waiters.watch(id)
     }
 
+    fn watch_inbox(&self, user: &UserId) -> watch::Receiver<u64> {
+        self.inboxes.watch(user.clone())
+    }
+
+    async fn announce(&self, user: &UserId, partition: Partition) -> Result<(), StoreError> {
+        self.inboxes.wake(user);
+        let mut command = redis::cmd("PUBLISH");
+        command
+            .arg(self.keys.channel())
+            .arg(Wake::Inbox(user.clone()).to_string());
+        self.router.ask::<u64>(partition, &command).await.map(drop)
+    }
+
     /// Keys run out by themselves; only who waits here is swept.
     async fn sweep(&self, _now: Timestamp) -> Result<u64, StoreError> {
         self.waiters.sweep();
+        self.inboxes.sweep();
         Ok(0)
     }
 }

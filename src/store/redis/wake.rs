@@ -4,7 +4,7 @@
 use super::keys::Keys;
 use super::router::Router;
 use super::schedule::Schedule;
-use crate::domain::{Partition, RequestId, Timestamp};
+use crate::domain::{Partition, RequestId, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::waiters::Waiters;
 use redis::{FromRedisValue as _, PushInfo, PushKind};
@@ -24,12 +24,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// What is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// A job was made in this partition.
     Job(Partition),
     /// Who waits for this request should look.
     Request(RequestId),
+    /// Who watches what waits for this person should look.
+    Inbox(UserId),
 }
 
 impl std::fmt::Display for Wake {
@@ -37,6 +39,7 @@ impl std::fmt::Display for Wake {
         match self {
             Self::Job(partition) => write!(f, "job {}", partition.0),
             Self::Request(id) => write!(f, "request {id}"),
+            Self::Inbox(user) => write!(f, "inbox {user}"),
         }
     }
 }
@@ -46,6 +49,7 @@ impl Wake {
         match text.split_once(' ')? {
             ("job", partition) => partition.parse().ok().map(Partition).map(Self::Job),
             ("request", id) => RequestId::parse(id).map(Self::Request),
+            ("inbox", user) => Some(Self::Inbox(UserId::new(user))),
             _ => None,
         }
     }
@@ -55,7 +59,8 @@ impl Wake {
 pub struct Listener {
     pub(super) router: Arc<Router>,
     pub(super) keys: Keys,
-    pub(super) waiters: Arc<Waiters>,
+    pub(super) waiters: Arc<Waiters<RequestId>>,
+    pub(super) inboxes: Arc<Waiters<UserId>>,
     pub(super) schedule: Arc<Schedule>,
 }
 
@@ -85,6 +90,7 @@ impl Listener {
         subscribed.map_err(|_| silent())?.map_err(unavailable)?;
         // Whatever was said while nobody listened here.
         self.waiters.wake_all();
+        self.inboxes.wake_all();
         self.schedule.sweep_soon();
         // A server that lives but is not one of ours any more hears nothing of the others.
         while self.router.is_connected(&address) {
@@ -110,7 +116,8 @@ impl Listener {
         let text = String::from_redis_value_ref(text).unwrap_or_default();
         match Wake::parse(&text) {
             Some(Wake::Job(partition)) => self.schedule.note(partition, now().plus(HEAD_START)),
-            Some(Wake::Request(id)) => self.waiters.wake(id),
+            Some(Wake::Request(id)) => self.waiters.wake(&id),
+            Some(Wake::Inbox(user)) => self.inboxes.wake(&user),
             None => tracing::debug!(text, "a message that this program cannot read"),
         }
     }
@@ -123,7 +130,13 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_was_written() {
         let request = Wake::Request(RequestId::from_bytes([9; 32]));
-        for wake in [Wake::Job(Partition(0)), Wake::Job(Partition(255)), request] {
+        let inbox = Wake::Inbox(UserId::new("alice in person"));
+        for wake in [
+            Wake::Job(Partition(0)),
+            Wake::Job(Partition(255)),
+            request,
+            inbox,
+        ] {
             assert_eq!(Wake::parse(&wake.to_string()), Some(wake));
         }
         for text in ["", "job", "job 256", "job -1", "request x", "other 1"] {

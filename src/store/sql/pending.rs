@@ -34,7 +34,8 @@ pub struct SqlPendingRequests {
     db: Db,
     interval: Duration,
     pacing: Mutex<HashMap<RequestId, (PollPacing, Timestamp)>>,
-    waiters: Waiters,
+    waiters: Waiters<RequestId>,
+    inboxes: Waiters<UserId>,
 }
 
 impl SqlPendingRequests {
@@ -45,6 +46,7 @@ impl SqlPendingRequests {
             interval,
             pacing: Mutex::default(),
             waiters: Waiters::default(),
+            inboxes: Waiters::default(),
         }
     }
 
@@ -195,6 +197,7 @@ impl PendingRequests for SqlPendingRequests {
             jobs::insert(&mut tx, PENDING_QUEUE, job, now).await?;
         }
         tx.commit().await?;
+        self.inboxes.wake(&facts.user_id);
         Ok(created)
     }
 
@@ -278,16 +281,19 @@ impl PendingRequests for SqlPendingRequests {
     ) -> Result<(), StoreError> {
         let mut writer = self.db.writer().await?;
         // A redeemed request stays redeemed: a sweep that read the Ledger just before is out of date.
-        let done = sqlx::query(
-            "UPDATE pending_requests SET state = $2 WHERE request_id = $1 AND state <> $2 AND state <> $3",
+        let rows = sqlx::query(
+            "UPDATE pending_requests SET state = $2 WHERE request_id = $1 AND state <> $2 AND state <> $3 \
+             RETURNING request_id, user_id",
         )
         .bind(id.to_string())
         .bind(state.as_str())
         .bind(State::Redeemed.as_str())
-        .execute(&mut *writer)
+        .fetch_all(&mut *writer)
         .await?;
-        if done.rows_affected() == 1 {
-            self.waiters.wake(id);
+        if let Some(row) = rows.first() {
+            let row = Located::new(row, "pending_requests", "request_id");
+            self.waiters.wake(&id);
+            self.inboxes.wake(&UserId::new(row.text("user_id")?));
         }
         Ok(())
     }
@@ -324,8 +330,19 @@ impl PendingRequests for SqlPendingRequests {
         self.waiters.watch(id)
     }
 
+    fn watch_inbox(&self, user: &UserId) -> watch::Receiver<u64> {
+        self.inboxes.watch(user.clone())
+    }
+
+    /// There is no other node.
+    async fn announce(&self, user: &UserId, _partition: Partition) -> Result<(), StoreError> {
+        self.inboxes.wake(user);
+        Ok(())
+    }
+
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.waiters.sweep();
+        self.inboxes.sweep();
         self.pacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

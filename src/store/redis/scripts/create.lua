@@ -1,9 +1,10 @@
 #!lua
 -- Stores a request with its job, if the caps allow. A request that is there already is left alone.
 -- KEYS: state, facts, open, due, jobs, prompts
--- ARGV: now, id, tag of the client ('-' at its end: a decoy), user, expires_at, ttl, per_client, per_user, interval, facts, job id, job,
---       id and text of the job instead, channel, wake, how long prompts count, then of each budget since when
---       and how many; a job's id is '' where there is none
+-- ARGV: now, id, tag of the client ('-' at its end: a decoy), user, expires_at, ttl, per_client, per_user,
+--       interval, facts, job id, job, id and text of the job instead, channel, wake of the worker, wake of the
+--       inbox, how long prompts count, then of each budget since when and how many; a job's id is '' where
+--       there is none
 if redis.call('EXISTS', KEYS[1]) == 1 then
     return 'yes'
 end
@@ -34,7 +35,7 @@ if redis.call('PTTL', KEYS[3]) < tonumber(ttl) then
 end
 local answer, job_id, job = 'yes', ARGV[11], ARGV[12]
 if job_id ~= '' then
-    for budget = 18, #ARGV, 2 do
+    for budget = 19, #ARGV, 2 do
         local spent = redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[budget], '+inf')
         if spent >= tonumber(ARGV[budget + 1]) then
             answer, job_id, job = 'inbox only', ARGV[13], ARGV[14]
@@ -42,9 +43,9 @@ if job_id ~= '' then
     end
 end
 if answer == 'yes' and job_id ~= '' then
-    redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[17])
+    redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[18])
     redis.call('ZADD', KEYS[6], now, id)
-    redis.call('PEXPIRE', KEYS[6], ARGV[17])
+    redis.call('PEXPIRE', KEYS[6], ARGV[18])
 end
 if job_id ~= '' then
     if redis.call('HSETNX', KEYS[5], job_id, '0 ' .. job) == 1 then
@@ -52,4 +53,5 @@ if job_id ~= '' then
     end
     redis.call('PUBLISH', ARGV[15], ARGV[16])
 end
+redis.call('PUBLISH', ARGV[15], ARGV[17])
 return answer

@@ -1,0 +1,294 @@
+//! `GET /device/v1/stream`: a WebSocket (RFC 6455) over which a phone hears at once what waits for it.
+//!
+//! The conversation is driven by the response's body and not by a task of its own: it ends with its
+//! connection, whatever becomes of that.
+
+use super::device_api::InboxEntry;
+use super::problem::Problem;
+use super::{App, no_route};
+use crate::domain::{RequestId, Timestamp, strict_json};
+use crate::service::authenticate_device::{AuthenticatedDevice, ProvenRequest};
+use crate::service::streams::{Change, Following, StreamPlace};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Bytes, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use actix_ws::{
+    AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session,
+};
+use serde::{Deserialize, Serialize};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tracing::Instrument as _;
+
+/// How long a phone may take to prove itself.
+const PROOF_WITHIN: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Pings that may stay without an answer; with the next one due the phone counts as gone.
+const UNANSWERED: u32 = 3;
+/// The largest message that is read, in bytes.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+pub fn configure(config: &mut ServiceConfig) {
+    config.service(
+        web::resource("/device/v1/stream")
+            .route(web::get().to(stream))
+            .default_service(no_route::device("GET")),
+    );
+}
+
+async fn stream(app: App, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    if app.draining.is_cancelled() {
+        return Err(Problem::unavailable());
+    }
+    let (response, session, messages) =
+        actix_ws::handle(&request, payload).map_err(|_| Problem::upgrade_required())?;
+    let Some(place) = app.take_stream_place() else {
+        metrics::counter!("assent_shed_total", "worth" => "streams").increment(1);
+        return Err(Problem::unavailable());
+    };
+    let messages = messages
+        .max_frame_size(MAX_MESSAGE)
+        .aggregate_continuations()
+        .max_continuation_size(MAX_MESSAGE);
+    let conversation = Conversation {
+        app,
+        path: request
+            .uri()
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string),
+        session,
+        messages,
+    };
+    let conversation = conversation.hold(place).in_current_span();
+    Ok(response
+        .map_body(|_, frames| DrivenBody {
+            conversation: Some(Box::pin(conversation)),
+            frames,
+        })
+        .map_into_boxed_body())
+}
+
+/// The frames that go to the phone, and the conversation that makes them.
+struct DrivenBody {
+    conversation: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    frames: BoxBody,
+}
+
+impl MessageBody for DrivenBody {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.frames.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let this = &mut *self;
+        if let Some(conversation) = &mut this.conversation
+            && conversation.as_mut().poll(context).is_ready()
+        {
+            this.conversation = None;
+        }
+        Pin::new(&mut this.frames).poll_next(context)
+    }
+}
+
+/// The first message of a phone.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstMessage {
+    proof: String,
+}
+
+/// What a phone is told.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Told<'a> {
+    Ready {
+        requests: Vec<InboxEntry>,
+    },
+    Request(InboxEntry),
+    Resolved {
+        id: RequestId,
+    },
+    /// The last message.
+    Problem {
+        problem: super::problem::ProblemBody<'a>,
+    },
+}
+
+/// Why a stream ends.
+enum End {
+    /// The connection is gone.
+    Gone,
+    /// The phone said goodbye.
+    Closed(Option<CloseReason>),
+    /// This node stops.
+    Draining,
+    /// What came is not the protocol.
+    Garbled,
+    Because(Problem),
+}
+
+impl<T: Into<Problem>> From<T> for End {
+    fn from(problem: T) -> Self {
+        Self::Because(problem.into())
+    }
+}
+
+struct Conversation {
+    app: App,
+    /// As received: what the proof must speak of.
+    path: String,
+    session: Session,
+    messages: AggregatedMessageStream,
+}
+
+impl Conversation {
+    async fn hold(mut self, place: StreamPlace) {
+        let Err(end) = self.converse(place).await;
+        let reason = match end {
+            End::Gone => return,
+            End::Closed(reason) => reason,
+            End::Draining => Some(CloseCode::Away.into()),
+            End::Garbled => Some(CloseCode::Protocol.into()),
+            End::Because(problem) => {
+                tracing::debug!(%problem, "stream ended");
+                let told = Told::Problem {
+                    problem: problem.document(),
+                };
+                if self.tell(&told).await.is_err() {
+                    return;
+                }
+                Some((close_code(&problem), problem.to_string()).into())
+            }
+        };
+        // Whoever is gone by now need not be told.
+        let _ = self.session.close(reason).await;
+    }
+
+    async fn converse(&mut self, place: StreamPlace) -> Result<std::convert::Infallible, End> {
+        let device = self.proven_device().await?;
+        let mut following = self.app.follow(place, device);
+        let waiting = self.app.look(&mut following).await?;
+        let requests = waiting.into_iter().filter_map(|change| match change {
+            Change::Waits(item) => Some(item.into()),
+            Change::Resolved(_) => None,
+        });
+        self.tell(&Told::Ready {
+            requests: requests.collect(),
+        })
+        .await?;
+        self.follow(&mut following).await
+    }
+
+    /// The device that the first message proves.
+    async fn proven_device(&mut self) -> Result<AuthenticatedDevice, End> {
+        let app = self.app.clone();
+        let late = app.clock.sleep_until(app.clock.now().plus(PROOF_WITHIN));
+        let mut late = std::pin::pin!(late);
+        let text = loop {
+            tokio::select! {
+                message = self.messages.recv() => match self.heard(message).await? {
+                    Heard::Text(text) => break text,
+                    Heard::Binary => return Err(Problem::not_text().into()),
+                    Heard::Sign => {}
+                },
+                () = app.draining.cancelled() => return Err(End::Draining),
+                () = &mut late => {
+                    return Err(Problem::phone_silent("the proof did not arrive within 5 s").into());
+                }
+            }
+        };
+        let first = strict_json::parse(text.as_bytes()).and_then(serde_json::from_value);
+        let first: FirstMessage = first.map_err(|_| Problem::proof_missing())?;
+        let proven = ProvenRequest {
+            method: "GET",
+            path: &self.path,
+            body: b"",
+        };
+        Ok(app.authenticate_device(&first.proof, proven).await?)
+    }
+
+    async fn follow(&mut self, following: &mut Following) -> Result<std::convert::Infallible, End> {
+        let app = self.app.clone();
+        let next_ping = || -> Timestamp { app.clock.now().plus(PING_EVERY) };
+        let (mut ping_at, mut unanswered) = (next_ping(), 0);
+        let replaced = following.replaced();
+        let mut replaced = std::pin::pin!(replaced);
+        loop {
+            tokio::select! {
+                message = self.messages.recv() => {
+                    self.heard(message).await?;
+                    unanswered = 0;
+                }
+                () = app.draining.cancelled() => return Err(End::Draining),
+                () = &mut replaced => return Err(Problem::stream_replaced().into()),
+                () = app.until_next_look(following) => {
+                    for change in app.look(following).await? {
+                        self.tell(&match change {
+                            Change::Waits(item) => Told::Request(item.into()),
+                            Change::Resolved(id) => Told::Resolved { id },
+                        })
+                        .await?;
+                    }
+                }
+                () = app.clock.sleep_until(ping_at) => {
+                    if unanswered == UNANSWERED {
+                        return Err(Problem::phone_silent("no ping was answered for 60 s").into());
+                    }
+                    self.session.ping(b"").await.map_err(|_| End::Gone)?;
+                    unanswered += 1;
+                    ping_at = next_ping();
+                }
+            }
+        }
+    }
+
+    /// Takes in a message, and answers a ping.
+    async fn heard(
+        &mut self,
+        message: Option<Result<AggregatedMessage, ProtocolError>>,
+    ) -> Result<Heard, End> {
+        match message {
+            None => Err(End::Gone),
+            Some(Ok(AggregatedMessage::Text(text))) => Ok(Heard::Text(text.to_string())),
+            Some(Ok(AggregatedMessage::Binary(_))) => Ok(Heard::Binary),
+            Some(Ok(AggregatedMessage::Pong(_))) => Ok(Heard::Sign),
+            Some(Ok(AggregatedMessage::Ping(bytes))) => {
+                self.session.pong(&bytes).await.map_err(|_| End::Gone)?;
+                Ok(Heard::Sign)
+            }
+            Some(Ok(AggregatedMessage::Close(reason))) => Err(End::Closed(reason)),
+            Some(Err(ProtocolError::Overflow)) => Err(Problem::message_too_large().into()),
+            Some(Err(_)) => Err(End::Garbled),
+        }
+    }
+
+    async fn tell(&mut self, told: &Told<'_>) -> Result<(), End> {
+        let text = serde_json::to_string(told).unwrap_or_default();
+        self.session.text(text).await.map_err(|_| End::Gone)
+    }
+}
+
+/// What came from the phone.
+enum Heard {
+    Text(String),
+    Binary,
+    /// Nothing but a sign of life.
+    Sign,
+}
+
+/// The code with which a stream closes that ends in a problem (RFC 6455 7.4, and its registry).
+fn close_code(problem: &Problem) -> CloseCode {
+    match actix_web::ResponseError::status_code(problem) {
+        StatusCode::PAYLOAD_TOO_LARGE => CloseCode::Size,
+        StatusCode::SERVICE_UNAVAILABLE => CloseCode::Again,
+        StatusCode::INTERNAL_SERVER_ERROR => CloseCode::Error,
+        _ => CloseCode::Policy,
+    }
+}

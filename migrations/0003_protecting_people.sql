@@ -17,3 +17,12 @@ ALTER TABLE users ADD COLUMN matching_blocked_until BIGINT;
 
 -- 1: it pends and expires, and nobody is asked.
 ALTER TABLE pending_requests ADD COLUMN decoy BIGINT NOT NULL DEFAULT 0;
+
+-- How far a request has come on its way to each phone.
+CREATE TABLE deliveries (
+    request_id  TEXT NOT NULL,
+    device_id   TEXT NOT NULL,
+    push        TEXT, -- JSON
+    fetched_at  BIGINT,
+    PRIMARY KEY (request_id, device_id)
+);

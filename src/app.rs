@@ -94,6 +94,7 @@ impl Core {
             audit_log: AuditLog::new(db.clone()),
             key_table: KeyTable::new(db.clone()),
             pending: fast_path.pending,
+            deliveries: fast_path.deliveries,
             replays: fast_path.replays,
             push,
             outbound: settings::outbound(config)?,

@@ -4,14 +4,15 @@ use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::store::redis::{Redis, RedisUrl, Settings};
 use crate::store::sql::jobs::PENDING_QUEUE;
-use crate::store::sql::{Db, SqlJobQueue, SqlPendingRequests, SqlReplayCache};
-use crate::store::{JobQueue, PendingRequests, ReplayCache};
+use crate::store::sql::{Db, SqlDeliveryLog, SqlJobQueue, SqlPendingRequests, SqlReplayCache};
+use crate::store::{DeliveryLog, JobQueue, PendingRequests, ReplayCache};
 use anyhow::Context as _;
 use std::sync::Arc;
 
 pub struct FastPath {
     pub pending: Arc<dyn PendingRequests>,
     pub jobs: Arc<dyn JobQueue>,
+    pub deliveries: Arc<dyn DeliveryLog>,
     pub replays: Arc<dyn ReplayCache>,
     /// `None`: all is in the database.
     pub redis: Option<Redis>,
@@ -30,6 +31,7 @@ impl FastPath {
         Self {
             pending: Arc::new(SqlPendingRequests::new(db.clone(), config.ciba.interval)),
             jobs: Arc::new(SqlJobQueue::new(db.clone(), PENDING_QUEUE)),
+            deliveries: Arc::new(SqlDeliveryLog::new(db.clone())),
             replays: Arc::new(SqlReplayCache::new(db.clone())),
             redis: None,
         }
@@ -53,6 +55,7 @@ impl FastPath {
         Ok(Self {
             pending: Arc::new(redis.pending(config.ciba.interval)),
             jobs: Arc::new(redis.jobs()),
+            deliveries: Arc::new(redis.deliveries()),
             replays: Arc::new(redis.replays(entropy.bytes())),
             redis: Some(redis),
         })

@@ -11,6 +11,7 @@ pub mod binding_message;
 pub mod breaker;
 pub mod challenge;
 pub mod client;
+pub mod delivery;
 pub mod device;
 pub mod display;
 pub mod enrolment;

@@ -113,6 +113,7 @@ impl Services {
             _ => return Err(DecideError::AlreadyDecided),
         }
         let facts = request.facts;
+        let key = facts.key();
         let client = self
             .directory
             .client(&facts.client_id)
@@ -149,6 +150,7 @@ impl Services {
             },
             locale: None,
         };
+        self.note_fetched(key, &device.id, now).await;
         Ok(self.keys.sign_challenge(CHALLENGE_TYP, &challenge))
     }
 

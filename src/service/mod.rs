@@ -11,6 +11,7 @@ pub mod cancel;
 mod client_assertion;
 pub mod client_credentials;
 pub mod decide;
+pub mod deliveries;
 pub mod devices;
 pub mod enrol;
 pub mod fraud;
@@ -20,6 +21,7 @@ pub mod introspect;
 pub mod mint;
 pub mod notify_client;
 pub mod notify_device;
+pub mod notify_resolved;
 pub mod quiet;
 pub mod reconcile;
 pub mod redeem;
@@ -43,13 +45,12 @@ use crate::push::PushSender;
 use crate::store::MAX_CLOCK_DIFFERENCE;
 pub use crate::store::StoreError;
 use crate::store::sql::{AuditEntry, AuditLog, Directory, KeyTable, Ledger, TokenStore};
-use crate::store::{PendingRequests, ReplayCache};
+use crate::store::{DeliveryLog, PendingRequests, ReplayCache};
 use authenticate_client::ClientCache;
 use client_assertion::ClientKeyCache;
 use held_polls::HeldPolls;
 use hints::HintIssuer;
 use notify_client::PER_CLIENT;
-use notify_device::SettledPhones;
 use quiet::QuietPolicy;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,7 @@ pub struct Parts {
     pub audit_log: AuditLog,
     pub key_table: KeyTable,
     pub pending: Arc<dyn PendingRequests>,
+    pub deliveries: Arc<dyn DeliveryLog>,
     pub replays: Arc<dyn ReplayCache>,
     pub push: Arc<dyn PushSender>,
     pub outbound: Outbound,
@@ -133,7 +135,6 @@ pub struct Services {
     /// Streams that look at a time.
     looking: Semaphore,
     notified: Breakers<ClientId>,
-    settled_phones: SettledPhones,
     /// One at a time, so that no older view of the keys replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
     /// Slow hashes at a time.
@@ -159,7 +160,6 @@ impl Services {
             streams: OpenStreams::default(),
             looking: Semaphore::new(LOOKS_AT_ONCE),
             notified: Breakers::new(PER_CLIENT),
-            settled_phones: SettledPhones::default(),
             reloading: tokio::sync::Mutex::default(),
             hashing: Semaphore::new(2),
             jobs_ready: Notify::new(),

@@ -2,6 +2,7 @@
 
 use super::{Services, log_device, log_id};
 use crate::crypto::sha256;
+use crate::domain::delivery::{DeliveryState, PushRecord};
 use crate::domain::device::DeviceState;
 use crate::domain::request::{BackchannelRequest, State};
 use crate::domain::{Device, DeviceId, RequestId, RequestKey, Timestamp, UserId};
@@ -9,8 +10,8 @@ use crate::push::{PushMessage, PushOutcome, Reason, Signal};
 use crate::store::StoreError;
 use futures_util::future::join_all;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::time::Duration;
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +43,9 @@ impl Services {
             return Ok(Notified::Done);
         }
         let mut devices = self.directory.devices_of(user).await?;
-        let settled = self.settled_phones.of(id);
-        devices
-            .retain(|device| device.state == DeviceState::Active && !settled.contains(&device.id));
+        let before = self.pushes_before(key).await?;
+        let settled = |id: &DeviceId| before.get(id).is_some_and(PushRecord::is_settled);
+        devices.retain(|device| device.state == DeviceState::Active && !settled(&device.id));
         // All at once: a gateway that hangs must not hold up the others until the job's lease ends.
         let sent = join_all(
             devices
@@ -54,17 +55,15 @@ impl Services {
         .await;
         let now = self.clock.now();
         let mut notified = Notified::Done;
-        let mut newly_settled = Vec::new();
+        let mut records = Vec::new();
         for (device, outcome) in devices.iter().zip(sent) {
+            let attempts = before.get(&device.id).map_or(0, |push| push.attempts);
+            records.push((device.id.clone(), record(&outcome, attempts, now)));
             match outcome {
-                PushOutcome::Retry { reason } => {
-                    notified = notified.or_again(&reason, now);
-                    continue;
-                }
+                PushOutcome::Retry { reason } => notified = notified.or_again(&reason, now),
                 PushOutcome::Throttled { reason, until }
                 | PushOutcome::HeldBack { reason, until } => {
                     notified = notified.or_again(&reason, until);
-                    continue;
                 }
                 PushOutcome::TokenDead { reason, since } => {
                     self.forget_push_target(device, &reason, since).await?;
@@ -75,23 +74,49 @@ impl Services {
                 | PushOutcome::Misconfigured { .. }
                 | PushOutcome::OurBug { .. } => {}
             }
-            newly_settled.push(device.id.clone());
         }
-        if matches!(notified, Notified::Retry { .. }) {
-            self.settled_phones.add(id, newly_settled, expires_at, now);
+        if let Err(error) = self.deliveries.note_pushes(key, &records).await {
+            // What was sent was sent. A phone that rings once more, should the job come back, is the price.
+            tracing::warn!(request = log_id(id), %error, "what became of the pushes is not noted");
         }
         Ok(notified)
     }
 
+    /// What is known of earlier attempts: a phone that has rung must not ring again and again because its
+    /// neighbour's gateway is down.
+    async fn pushes_before(
+        &self,
+        key: RequestKey,
+    ) -> Result<HashMap<DeviceId, PushRecord>, StoreError> {
+        let deliveries = self.deliveries.deliveries(key).await?;
+        let pushed = deliveries
+            .into_iter()
+            .filter_map(|delivery| Some((delivery.device, delivery.push?)));
+        Ok(pushed.collect())
+    }
+
     async fn wake(&self, device: &Device, id: RequestId, expires_at: Timestamp) -> PushOutcome {
+        self.push(device, id, Signal::Waiting, expires_at).await
+    }
+
+    /// One attempt, and a line in the log for it.
+    pub(super) async fn push(
+        &self,
+        device: &Device,
+        id: RequestId,
+        signal: Signal,
+        expires_at: Timestamp,
+    ) -> PushOutcome {
         let message = PushMessage {
             attempt: self.entropy.bytes(),
             reference: push_reference(id),
-            signal: Signal::Waiting,
+            signal,
             expires_at,
         };
-        let outcome = self.push.send(device, &message, self.clock.now()).await;
-        count(id, device, &outcome);
+        let begun = self.clock.now();
+        let outcome = self.push.send(device, &message, begun).await;
+        let took = self.clock.now().since(begun);
+        count(id, device, signal, &outcome, took);
         outcome
     }
 
@@ -116,38 +141,39 @@ impl Services {
     }
 }
 
-/// The phones that a job need not wake when it comes back for another: one that has rung must not ring
-/// again and again because its neighbour's gateway is down. Kept in memory alone, since another node or a
-/// restart costs one ring more.
-#[derive(Debug, Default)]
-pub(super) struct SettledPhones(Mutex<HashMap<RequestId, (HashSet<DeviceId>, Timestamp)>>);
-
-impl SettledPhones {
-    fn of(&self, request: RequestId) -> HashSet<DeviceId> {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = table.get(&request);
-        found.map_or_else(HashSet::new, |(devices, _)| devices.clone())
-    }
-
-    fn add(
-        &self,
-        request: RequestId,
-        devices: Vec<DeviceId>,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.retain(|_, (_, until)| now < *until);
-        let (settled, _) = table
-            .entry(request)
-            .or_insert_with(|| (HashSet::new(), expires_at));
-        settled.extend(devices);
+/// What is noted of an attempt, after so many before it.
+fn record(outcome: &PushOutcome, before: u32, now: Timestamp) -> PushRecord {
+    let (state, attempts) = match outcome {
+        PushOutcome::Accepted { .. } => (DeliveryState::Accepted, before + 1),
+        PushOutcome::TokenDead { .. } => (DeliveryState::Dead, before + 1),
+        PushOutcome::Misconfigured { .. } | PushOutcome::OurBug { .. } => {
+            (DeliveryState::Failed, before + 1)
+        }
+        PushOutcome::Unreachable => (DeliveryState::Failed, before),
+        PushOutcome::Retry { .. } | PushOutcome::Throttled { .. } => {
+            (DeliveryState::Queued, before + 1)
+        }
+        PushOutcome::HeldBack { .. } => (DeliveryState::Queued, before),
+    };
+    let reason = match outcome {
+        PushOutcome::Unreachable => Some("there is nowhere to send it".to_owned()),
+        outcome => outcome.reason().map(|reason| reason.as_str().to_owned()),
+    };
+    PushRecord {
+        state,
+        at: now,
+        attempts,
+        gateway_id: match outcome {
+            PushOutcome::Accepted { id } => id.clone(),
+            _ => None,
+        },
+        reason,
     }
 }
 
 impl Notified {
     /// Of several gateways the one that wants the longest pause sets the time: the job is one for all.
-    fn or_again(self, why: &Reason, not_before: Timestamp) -> Self {
+    pub(super) fn or_again(self, why: &Reason, not_before: Timestamp) -> Self {
         match self {
             Self::Retry { reason, earliest } if earliest >= not_before => {
                 Self::Retry { reason, earliest }
@@ -165,20 +191,21 @@ fn push_reference(id: RequestId) -> String {
     crate::crypto::base64url(&sha256(&[b"push-reference".as_slice(), id.as_bytes()].concat())[..16])
 }
 
-fn count(id: RequestId, device: &Device, outcome: &PushOutcome) {
+fn count(id: RequestId, device: &Device, signal: Signal, outcome: &PushOutcome, took: Duration) {
+    let (signal, took_ms) = (signal.as_str(), took.as_millis());
     let platform = device.description.platform.as_str();
     let (request, device) = (log_id(id), log_device(&device.id));
     match outcome {
         // No attempt was made. The gateway's trouble has been logged once, and held-back pushes have a
         // count of their own.
         PushOutcome::HeldBack { .. } => {
-            tracing::debug!(request, device, platform, ?outcome, "push");
+            tracing::debug!(request, device, platform, signal, took_ms, ?outcome, "push");
             return;
         }
         PushOutcome::Misconfigured { .. } | PushOutcome::OurBug { .. } => {
-            tracing::error!(request, device, platform, ?outcome, "push");
+            tracing::error!(request, device, platform, signal, took_ms, ?outcome, "push");
         }
-        _ => tracing::info!(request, device, platform, ?outcome, "push"),
+        _ => tracing::info!(request, device, platform, signal, took_ms, ?outcome, "push"),
     }
     metrics::counter!("assent_pushes_total", "platform" => platform, "outcome" => outcome.label())
         .increment(1);

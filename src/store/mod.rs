@@ -7,11 +7,12 @@ pub mod redis;
 pub mod sql;
 mod waiters;
 
+use crate::domain::delivery::{Delivery, PushRecord};
 use crate::domain::job::Job;
 use crate::domain::pacing::Pace;
 use crate::domain::prompts::PromptBudgets;
 use crate::domain::request::{BackchannelRequest, Facts, State};
-use crate::domain::{Partition, RequestId, RequestKey, Timestamp, UserId};
+use crate::domain::{DeviceId, Partition, RequestId, RequestKey, Timestamp, UserId};
 use async_trait::async_trait;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -125,6 +126,35 @@ pub trait PendingRequests: Send + Sync {
 
     /// Deletes what nobody can ask about any more. Returns how many requests went.
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// What became of the pushes for pending requests. It forgets them with the request.
+#[async_trait]
+pub trait DeliveryLog: Send + Sync {
+    /// Notes what became of pushes; nothing where the request is not there.
+    async fn note_pushes(
+        &self,
+        key: RequestKey,
+        pushes: &[(DeviceId, PushRecord)],
+    ) -> Result<(), StoreError>;
+
+    /// Notes that a device has fetched the challenge; the first time counts.
+    async fn note_fetched(
+        &self,
+        key: RequestKey,
+        device: &DeviceId,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// What is known of a request's way to the phones.
+    async fn deliveries(&self, key: RequestKey) -> Result<Vec<Delivery>, StoreError>;
+
+    /// The requests that a person's phones were to be woken for in the last day, newest first.
+    async fn prompts(
+        &self,
+        user: &UserId,
+        partition: Partition,
+    ) -> Result<Vec<RequestId>, StoreError>;
 }
 
 /// An idempotency key with what it stands for.

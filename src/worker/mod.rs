@@ -146,16 +146,29 @@ impl Worker {
                     partition: *partition,
                     id: *request_id,
                 };
-                match self
+                let notified = self
                     .services
                     .notify_device(key, user_id, *expires_at)
-                    .await?
-                {
-                    Notified::Done => Attempt::Done,
-                    Notified::Retry { reason, earliest } => Attempt::Again(reason, earliest),
-                }
+                    .await?;
+                Attempt::from(notified)
             }
-            Job::NotifyResolved { .. } => Attempt::Done,
+            Job::NotifyResolved {
+                request_id,
+                partition,
+                user_id,
+                answered_by,
+                expires_at,
+            } => {
+                let key = RequestKey {
+                    partition: *partition,
+                    id: *request_id,
+                };
+                let notified = self
+                    .services
+                    .notify_resolved(key, user_id, answered_by.as_ref(), *expires_at)
+                    .await?;
+                Attempt::from(notified)
+            }
             Job::HandleFraud {
                 partition,
                 user_id,
@@ -187,6 +200,15 @@ enum Attempt {
     /// Not before the time.
     Again(String, Timestamp),
     Never(String),
+}
+
+impl From<Notified> for Attempt {
+    fn from(notified: Notified) -> Self {
+        match notified {
+            Notified::Done => Self::Done,
+            Notified::Retry { reason, earliest } => Self::Again(reason, earliest),
+        }
+    }
 }
 
 fn settled(claim: &ClaimedJob, ours: bool, outcome: &'static str) {

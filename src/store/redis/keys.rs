@@ -37,6 +37,12 @@ impl Keys {
         self.of(partition, "prompts", user.as_str())
     }
 
+    /// Hash: what became of a request's pushes, by device; and with `FETCHED` behind it, when the device
+    /// fetched the challenge.
+    pub fn sent(&self, partition: Partition, id: RequestId) -> String {
+        self.of(partition, "sent", &id.to_string())
+    }
+
     /// Sorted set by due time: the ids of jobs.
     pub fn due(&self, partition: Partition) -> String {
         self.of(partition, "due", "")
@@ -81,6 +87,9 @@ impl Keys {
         format!("{prefix}:{{{}}}:{kind}{separator}{id}", partition.0)
     }
 }
+
+/// What follows the device in [`Keys::sent`] where its value is a time.
+pub const FETCHED: &str = ":f";
 
 /// The cluster's slot of a partition: CRC16 of its hash tag (Redis cluster specification, "Key
 /// distribution model").
@@ -128,6 +137,7 @@ mod tests {
             keys.facts(partition, id),
             keys.open(partition, &UserId::new("alice")),
             keys.prompts(partition, &UserId::new("alice")),
+            keys.sent(partition, id),
             keys.due(partition),
             keys.jobs(partition),
             keys.dead(partition),

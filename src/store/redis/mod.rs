@@ -1,5 +1,5 @@
-//! The fast path of a house with several nodes: pending requests, their jobs and the replay cache in
-//! Redis (7.0 or later, or Valkey): one server, a primary behind Sentinel, or a cluster.
+//! The fast path of a house with several nodes: pending requests, their jobs and deliveries, and the
+//! replay cache in Redis (7.0 or later, or Valkey): one server, a primary behind Sentinel, or a cluster.
 //!
 //! What is kept here is a projection and may be lost: the Ledger knows every decision, and says it
 //! again. [`keys`] names the keys. What holds for them:
@@ -13,6 +13,7 @@
 //! - A job is in `due` exactly as long as it is in `jobs`.
 
 mod check;
+mod deliveries;
 mod failure;
 mod jobs;
 mod keys;
@@ -27,6 +28,7 @@ mod url;
 mod wake;
 
 pub use check::Unfit;
+pub use deliveries::RedisDeliveryLog;
 pub use jobs::RedisJobQueue;
 pub use pending::RedisPendingRequests;
 pub use replay::RedisReplayCache;
@@ -43,7 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The three stores on one set of connections. Making it talks to nobody.
+/// The stores on one set of connections. Making it talks to nobody.
 #[derive(Clone)]
 pub struct Redis {
     router: Arc<Router>,
@@ -89,6 +91,13 @@ impl Redis {
             inboxes: self.inboxes.clone(),
             schedule: self.schedule.clone(),
             interval,
+        }
+    }
+
+    pub fn deliveries(&self) -> RedisDeliveryLog {
+        RedisDeliveryLog {
+            router: self.router.clone(),
+            keys: self.keys.clone(),
         }
     }
 

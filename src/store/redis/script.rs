@@ -25,6 +25,7 @@ scripts! {
     CREATE = "create",
     POLL = "poll",
     PROJECT = "project",
+    NOTE = "note",
     RESERVE = "reserve",
     RELEASE = "release",
     FIRST_USE = "first_use",

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod db;
+pub mod deliveries;
 mod dialect;
 pub mod directory;
 pub mod jobs;
@@ -18,6 +19,7 @@ pub mod tokens;
 
 pub use audit::{AuditEntry, AuditLog};
 pub use db::{Db, OpenError};
+pub use deliveries::SqlDeliveryLog;
 pub use directory::Directory;
 pub use jobs::SqlJobQueue;
 pub use keys::KeyTable;

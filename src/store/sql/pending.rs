@@ -356,6 +356,13 @@ impl PendingRequests for SqlPendingRequests {
             .bind(now.minus(PROMPTS_KEPT).millis())
             .execute(&mut *writer)
             .await?;
+        sqlx::query(
+            "DELETE FROM deliveries WHERE request_id IN \
+             (SELECT request_id FROM pending_requests WHERE delete_at <= $1)",
+        )
+        .bind(now.millis())
+        .execute(&mut *writer)
+        .await?;
         let done = sqlx::query("DELETE FROM pending_requests WHERE delete_at <= $1")
             .bind(now.millis())
             .execute(&mut *writer)

@@ -2,6 +2,7 @@
 
 mod bombing;
 mod decoys;
+mod deliveries;
 mod denials;
 mod matching;
 

@@ -1,10 +1,11 @@
 //! What the stores promise, on every database.
 //!
-//! A case of the three traits takes [`Stores`] and knows nothing of what is behind them; the
+//! A case of the traits takes [`Stores`] and knows nothing of what is behind them; the
 //! implementations that it runs against are listed in [`in_every_store`]. Ledger and Directory are
 //! SQL alone and are tested as they are.
 
 mod cast;
+mod deliveries;
 mod differential;
 mod directory;
 mod enrolments;
@@ -24,15 +25,16 @@ use assent::domain::prompts::{PromptBudget, PromptBudgets};
 use assent::domain::request::{ACR_DEVICE, Facts};
 use assent::domain::{ClientId, Job, Partition, RequestId, RequestKey, Scope, Timestamp, UserId};
 use assent::store::sql::jobs::PENDING_QUEUE;
-use assent::store::sql::{SqlJobQueue, SqlPendingRequests, SqlReplayCache};
-use assent::store::{JobQueue, NewRequest, PendingRequests, ReplayCache};
+use assent::store::sql::{SqlDeliveryLog, SqlJobQueue, SqlPendingRequests, SqlReplayCache};
+use assent::store::{DeliveryLog, JobQueue, NewRequest, PendingRequests, ReplayCache};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One implementation of the three traits, empty. Jobs get into the queue with a request.
+/// One implementation of the traits, empty. Jobs get into the queue with a request.
 pub struct Stores {
     pub pending: Arc<dyn PendingRequests>,
     pub jobs: Arc<dyn JobQueue>,
+    pub deliveries: Arc<dyn DeliveryLog>,
     pub replays: Arc<dyn ReplayCache>,
     /// What keeps them alive.
     _behind: Box<dyn std::any::Any + Send + Sync>,
@@ -45,6 +47,7 @@ impl Stores {
         Self {
             pending: Arc::new(SqlPendingRequests::new(db.clone(), INTERVAL)),
             jobs: Arc::new(SqlJobQueue::new(db.clone(), PENDING_QUEUE)),
+            deliveries: Arc::new(SqlDeliveryLog::new(db.clone())),
             replays: Arc::new(SqlReplayCache::new(db)),
             _behind: Box::new(house),
         }
@@ -55,6 +58,7 @@ impl Stores {
         Self {
             pending: Arc::new(redis.pending(INTERVAL)),
             jobs: Arc::new(redis.jobs()),
+            deliveries: Arc::new(redis.deliveries()),
             replays: Arc::new(redis.replays([0; 16])),
             _behind: Box::new(redis),
         }

@@ -1,0 +1,63 @@
+//! Tells the person's other phones that a request is over, so that they take their notification away.
+
+use super::Services;
+use super::notify_device::Notified;
+use crate::domain::delivery::DeliveryState;
+use crate::domain::device::DeviceState;
+use crate::domain::{DeviceId, RequestKey, Timestamp, UserId};
+use crate::push::{PushOutcome, Signal};
+use crate::store::StoreError;
+use futures_util::future::join_all;
+use std::collections::HashSet;
+
+impl Services {
+    /// Sends a silent push to the devices whose gateway took the waking one, but not to the one that
+    /// answered. Sent twice it does no harm, so all get it again when one gateway asks for another try.
+    pub async fn notify_resolved(
+        &self,
+        key: RequestKey,
+        user: &UserId,
+        answered_by: Option<&DeviceId>,
+        expires_at: Timestamp,
+    ) -> Result<Notified, StoreError> {
+        let deliveries = self.deliveries.deliveries(key).await?;
+        let rung: HashSet<DeviceId> = deliveries
+            .into_iter()
+            .filter(|delivery| {
+                let push = delivery.push.as_ref();
+                push.is_some_and(|push| push.state == DeliveryState::Accepted)
+            })
+            .map(|delivery| delivery.device)
+            .filter(|device| Some(device) != answered_by)
+            .collect();
+        if rung.is_empty() {
+            return Ok(Notified::Done);
+        }
+        let mut devices = self.directory.devices_of(user).await?;
+        devices.retain(|device| device.state == DeviceState::Active && rung.contains(&device.id));
+        let sent = join_all(
+            devices
+                .iter()
+                .map(|device| self.push(device, key.id, Signal::Resolved, expires_at)),
+        )
+        .await;
+        let now = self.clock.now();
+        let mut notified = Notified::Done;
+        for outcome in sent {
+            match outcome {
+                PushOutcome::Retry { reason } => notified = notified.or_again(&reason, now),
+                PushOutcome::Throttled { reason, until }
+                | PushOutcome::HeldBack { reason, until } => {
+                    notified = notified.or_again(&reason, until);
+                }
+                // A target that died meanwhile is found out by the next push that matters.
+                PushOutcome::Accepted { .. }
+                | PushOutcome::TokenDead { .. }
+                | PushOutcome::Unreachable
+                | PushOutcome::Misconfigured { .. }
+                | PushOutcome::OurBug { .. } => {}
+            }
+        }
+        Ok(notified)
+    }
+}

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use assent::app::{Core, World};
 use assent::crypto::generate::generate;
 use assent::crypto::jose::SigningKey;
-use assent::domain::client::{ClientAuthentication, KeySource, Registration};
+use assent::domain::client::{ClientAuthentication, KeySource, Registration, UnknownUser};
 use assent::domain::user::Login;
 use assent::domain::{ClientId, Scope, Secret, SignatureAlgorithm};
 use assent::phone::http::basic;
@@ -64,6 +64,7 @@ impl Cast {
         let services = &core.services;
         let registration = Registration {
             open_requests_per_user: 1_000_000,
+            unknown_user: UnknownUser::Decoy,
             ..Registration::new("Load", Scope::parse("openid")?)
         };
         let (client, secret) = services

@@ -4,11 +4,13 @@
 //!
 //! [`measure`] is one run against one arrangement of a [`database`] and a [`redis_server`]: it seeds the
 //! [`cast`], starts the [`server`], puts [`load`] on it in the form of [`operations`], and reads the cost
-//! from [`proc`]. [`growth`] and [`wake_ups`] ask questions of their own about Redis.
+//! from [`proc`]. [`growth`] and [`wake_ups`] ask questions of their own about Redis, and
+//! [`decoys`] one about time.
 //! `docs/guide/measuring.md` says what each number means.
 
 mod cast;
 mod database;
+mod decoys;
 mod growth;
 mod load;
 mod measure;
@@ -26,7 +28,7 @@ use clap::Parser;
 use database::Database;
 use load::Load;
 use redis_server::RedisServer;
-use report::{ArrangementReport, Growth, Report, WakeUps};
+use report::{ArrangementReport, Decoys, Growth, Report, WakeUps};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,6 +71,9 @@ struct Arguments {
     /// Measure instead how long a held poll takes to hear of a decision at another node
     #[arg(long, requires = "redis", requires = "postgres")]
     wake_ups: bool,
+    /// Measure instead whether time tells a client in decoy mode who is known
+    #[arg(long, conflicts_with_all = ["growth", "wake_ups"])]
+    decoys: bool,
     /// Operations of each kind
     #[arg(long, default_value_t = 5_000, value_parser = up_to(100_000))]
     count: usize,
@@ -156,6 +161,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
         arrangements: Vec::new(),
         growth: None,
         wake_ups: None,
+        decoys: Vec::new(),
     };
     let run = Run {
         arguments,
@@ -173,6 +179,11 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     } else {
         let databases = std::iter::once(None).chain(arguments.postgres.as_ref().map(Some));
         for database in databases {
+            if arguments.decoys {
+                let redis = arguments.redis.as_ref();
+                report.decoys.push(run.decoys(database, redis).await?);
+                continue;
+            }
             report.arrangements.push(run.measure(database, None).await?);
             if arguments.redis.is_some() {
                 let redis = arguments.redis.as_ref();
@@ -237,6 +248,24 @@ impl Run<'_> {
         redis.remove_keys().await?;
         database.remove().await?;
         wake_ups
+    }
+
+    async fn decoys(&self, postgres: Option<&Url>, redis: Option<&Url>) -> anyhow::Result<Decoys> {
+        let folder = tempfile::tempdir()?;
+        let database = self.database(postgres, folder.path()).await?;
+        let redis = match redis {
+            Some(_) => Some(self.redis().await?),
+            None => None,
+        };
+        let (path, there) = (folder.path(), redis.as_ref());
+        let (people, pairs) = (self.arguments.people, self.load.count);
+        let measured = decoys::decoys(self.program, path, &database, there, people, pairs);
+        let decoys = unless_interrupted(measured).await;
+        if let Some(redis) = redis {
+            redis.remove_keys().await?;
+        }
+        database.remove().await?;
+        decoys
     }
 
     async fn database(&self, postgres: Option<&Url>, folder: &Path) -> anyhow::Result<Database> {

@@ -98,6 +98,14 @@ impl RelyingParty {
         self.post("/token", &[], &parameters).await
     }
 
+    /// Polls for what nobody has answered yet.
+    pub async fn finds_pending(&self, auth_req_id: &str) -> anyhow::Result<()> {
+        let answer = self.poll(auth_req_id).await?;
+        let pending = answer.json()["error"] == "authorization_pending";
+        anyhow::ensure!(pending, unexpected("a poll", &answer));
+        Ok(())
+    }
+
     /// Polls, and waits for the decision if the server does.
     pub async fn hold(&self, auth_req_id: &str) -> anyhow::Result<Answer> {
         let parameters = [("grant_type", CIBA_GRANT), ("auth_req_id", auth_req_id)];

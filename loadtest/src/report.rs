@@ -84,6 +84,36 @@ pub struct WakeUps {
     pub from_decision_p99_ms: f64,
 }
 
+/// What a client in decoy mode sees of the time that its requests take.
+#[derive(Debug, Serialize)]
+pub struct Decoys {
+    pub database: &'static str,
+    pub with_redis: bool,
+    pub pairs: usize,
+    pub failed: usize,
+    pub failures: Vec<String>,
+    pub asked: Compared,
+    pub polled: Compared,
+}
+
+/// Requests for somebody next to requests for nobody.
+#[derive(Debug, Serialize)]
+pub struct Compared {
+    pub somebody: Spread,
+    pub nobody: Spread,
+    /// In how many pairs the nobody took longer: half, if time tells nothing.
+    pub nobody_slower_percent: f64,
+    pub standard_error_percent: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Spread {
+    pub p10_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+}
+
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub version: &'static str,
@@ -95,6 +125,7 @@ pub struct Report {
     pub arrangements: Vec<ArrangementReport>,
     pub growth: Option<Growth>,
     pub wake_ups: Option<WakeUps>,
+    pub decoys: Vec<Decoys>,
 }
 
 impl Report {
@@ -102,7 +133,11 @@ impl Report {
     pub fn failed(&self) -> usize {
         let rows = self.arrangements.iter().flat_map(|measured| &measured.rows);
         let wake_ups = self.wake_ups.iter().map(|wake_ups| wake_ups.failed);
-        rows.map(|row| row.failed).chain(wake_ups).sum()
+        let decoys = self.decoys.iter().map(|decoys| decoys.failed);
+        rows.map(|row| row.failed)
+            .chain(wake_ups)
+            .chain(decoys)
+            .sum()
     }
 }
 
@@ -128,6 +163,9 @@ impl fmt::Display for Report {
         }
         if let Some(wake_ups) = &self.wake_ups {
             write!(f, "\n{wake_ups}")?;
+        }
+        for decoys in &self.decoys {
+            write!(f, "\n{decoys}")?;
         }
         writeln!(
             f,
@@ -285,6 +323,39 @@ impl fmt::Display for WakeUps {
             "  after the decision is sent p50 {:.2} ms, p99 {:.2} ms",
             self.from_decision_p50_ms, self.from_decision_p99_ms
         )?;
+        for failure in &self.failures {
+            writeln!(f, "  FAILED      {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Decoys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redis = if self.with_redis { " + Redis" } else { "" };
+        writeln!(
+            f,
+            "{}{redis}: {} pairs of somebody and nobody, {} failed",
+            self.database, self.pairs, self.failed
+        )?;
+        for (what, compared) in [("asked", &self.asked), ("polled", &self.polled)] {
+            for (who, spread) in [
+                ("somebody", &compared.somebody),
+                ("nobody", &compared.nobody),
+            ] {
+                writeln!(
+                    f,
+                    "  {what:6} for {who:8} p10 {:.2} ms, p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms",
+                    spread.p10_ms, spread.p50_ms, spread.p90_ms, spread.p99_ms
+                )?;
+            }
+            writeln!(
+                f,
+                "  {what:6} nobody took longer in {:.1} % of the pairs (a fair coin: 50 +- {:.1})",
+                compared.nobody_slower_percent,
+                2.0 * compared.standard_error_percent
+            )?;
+        }
         for failure in &self.failures {
             writeln!(f, "  FAILED      {failure}")?;
         }

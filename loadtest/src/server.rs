@@ -54,6 +54,9 @@ impl Settings {
                 // The load is more than any person would bear.
                 ("ciba.open_requests_per_user", "1000000".into()),
                 ("ciba.held_polls_per_client", "1000".into()),
+                ("prompts.per_five_minutes", "1000".into()),
+                ("prompts.per_hour", "1000".into()),
+                ("prompts.per_day", "1000".into()),
             ],
             address: issuer.clone(),
             issuer,

@@ -144,3 +144,21 @@ fn unexpected_answers_are_told_and_fail_the_run() {
         said(&output)
     );
 }
+
+#[test]
+fn compares_somebody_with_nobody() {
+    let report = report(harness().args(["--decoys", "--redis", &redis_url()]));
+    let decoys = report["decoys"].as_array().expect("a list");
+    assert_eq!(decoys.len(), 1);
+    assert_eq!(
+        (&decoys[0]["pairs"], &decoys[0]["failed"]),
+        (&20.into(), &0.into())
+    );
+    for what in ["asked", "polled"] {
+        let share = &decoys[0][what]["nobody_slower_percent"];
+        assert!((0.0..=100.0).contains(&share.as_f64().expect("a number")));
+        for who in ["somebody", "nobody"] {
+            assert!(is_above_zero(&decoys[0][what][who]["p50_ms"]));
+        }
+    }
+}

@@ -195,6 +195,7 @@ impl Services {
             // Others ask this person. Of somebody unknown nobody would, so this client must not notice.
             new.facts.decoy = true;
             new.per_user = u32::MAX;
+            (new.job, new.instead) = (None, None);
             created = self.pending.create(&new, now).await?;
         }
         let prompt = match created {

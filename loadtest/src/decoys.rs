@@ -1,0 +1,123 @@
+//! Whether a client in decoy mode can tell by the clock who is known: pairs of requests for somebody and
+//! for nobody, one after the other on one connection, in an order that changes.
+
+use crate::cast::Cast;
+use crate::database::Database;
+use crate::load::Outcome;
+use crate::operations::RelyingParty;
+use crate::redis_server::RedisServer;
+use crate::report::{Compared, Decoys, Spread};
+use crate::server::{Server, Settings};
+use crate::stopwatch::Stopwatch;
+use std::path::Path;
+use std::time::Duration;
+
+/// Pairs before the measurement: connections, plans and caches.
+const WARM_UP: usize = 50;
+
+pub async fn decoys(
+    program: &Path,
+    folder: &Path,
+    database: &Database,
+    redis: Option<&RedisServer>,
+    people: usize,
+    pairs: usize,
+) -> anyhow::Result<Decoys> {
+    let settings = Settings::new(folder, &database.url)?;
+    let settings = match redis {
+        Some(redis) => settings.with_redis(redis),
+        None => settings,
+    };
+    let mut cast = Cast::seed(&settings, people).await?;
+    let (server, _) = Server::start(program, &settings).await?;
+    let known = cast.enrol().await?;
+    let logins: Vec<[String; 2]> = known
+        .iter()
+        .enumerate()
+        .map(|(number, (login, _))| [login.clone(), format!("nobody-{number}")])
+        .collect();
+    let (mut asked, mut polled) = (Pairs::default(), Pairs::default());
+    let mut failures = Vec::new();
+    for number in 0..WARM_UP + pairs {
+        match pair(&cast.rp, &logins[number % logins.len()], number % 2 == 1).await {
+            Ok((ask, poll)) if number >= WARM_UP => {
+                asked.add(ask);
+                polled.add(poll);
+            }
+            Ok(_) => {}
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    server.stop().await?;
+    let failed = failures.len();
+    failures.truncate(3);
+    Ok(Decoys {
+        database: database.name,
+        with_redis: redis.is_some(),
+        pairs: asked.count,
+        failed,
+        failures,
+        asked: asked.compared(),
+        polled: polled.compared(),
+    })
+}
+
+/// How long it took to ask for somebody and for nobody, and to poll for each.
+async fn pair(
+    rp: &RelyingParty,
+    logins: &[String; 2],
+    nobody_first: bool,
+) -> anyhow::Result<([Duration; 2], [Duration; 2])> {
+    let order = if nobody_first { [1, 0] } else { [0, 1] };
+    let (mut asked, mut polled) = ([Duration::ZERO; 2], [Duration::ZERO; 2]);
+    let mut ids = [String::new(), String::new()];
+    for who in order {
+        let watch = Stopwatch::start();
+        ids[who] = rp.ask(&logins[who], &[]).await?;
+        asked[who] = watch.elapsed();
+    }
+    for who in order {
+        let watch = Stopwatch::start();
+        rp.finds_pending(&ids[who]).await?;
+        polled[who] = watch.elapsed();
+    }
+    Ok((asked, polled))
+}
+
+#[derive(Default)]
+struct Pairs {
+    count: usize,
+    /// In how many the nobody took longer.
+    nobody_slower: usize,
+    of: [Outcome; 2],
+}
+
+impl Pairs {
+    fn add(&mut self, [somebody, nobody]: [Duration; 2]) {
+        self.count += 1;
+        self.nobody_slower += usize::from(nobody > somebody);
+        self.of[0].add(somebody);
+        self.of[1].add(nobody);
+    }
+
+    fn compared(mut self) -> Compared {
+        let spread = |outcome: &mut Outcome| {
+            outcome.times.sort_unstable();
+            let [p10, p50, p90, p99] = [10, 50, 90, 99].map(|at| outcome.percentile(at));
+            Spread {
+                p10_ms: p10,
+                p50_ms: p50,
+                p90_ms: p90,
+                p99_ms: p99,
+            }
+        };
+        let [somebody, nobody] = &mut self.of;
+        Compared {
+            somebody: spread(somebody),
+            nobody: spread(nobody),
+            nobody_slower_percent: 100.0 * self.nobody_slower as f64 / self.count.max(1) as f64,
+            // Of a fair coin: half, give or take twice this.
+            standard_error_percent: 50.0 / (self.count.max(1) as f64).sqrt(),
+        }
+    }
+}

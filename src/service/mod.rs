@@ -1,7 +1,7 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
 //! [`reconcile`]; beside them [`enrol`], [`devices`], [`cancel`], [`userinfo`], [`administer`],
-//! [`rotate_keys`] and [`audit`].
+//! [`rotate_keys`], [`test_push`] and [`audit`].
 
 pub mod administer;
 pub mod audit;
@@ -26,6 +26,7 @@ pub mod revoke;
 pub mod rotate_keys;
 pub mod start;
 mod subject;
+pub mod test_push;
 pub mod user_code;
 pub mod userinfo;
 

@@ -132,6 +132,11 @@ impl FakeApns {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
     }
 
+    /// As if the last provider token had been seen long ago.
+    pub fn forget_tokens(&self) {
+        self.shared.tokens.lock().unwrap().clear();
+    }
+
     /// All that was ever sent here.
     pub fn heard(&self) -> String {
         self.shared.heard.lock().unwrap().clone()

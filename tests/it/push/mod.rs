@@ -2,7 +2,7 @@
 
 mod apns;
 mod breaker;
-mod fake_apns;
+pub mod fake_apns;
 mod fake_fcm;
 mod fake_push_service;
 mod fcm;

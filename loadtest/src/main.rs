@@ -4,16 +4,19 @@
 //!
 //! [`measure`] is one run against one arrangement of a [`database`] and a [`redis_server`]: it seeds the
 //! [`cast`], starts the [`server`], puts [`load`] on it in the form of [`operations`], and reads the cost
-//! from [`proc`]. [`growth`] and [`wake_ups`] ask questions of their own about Redis.
+//! from [`proc`]. [`growth`] and [`wake_ups`] ask questions of their own about Redis, [`pushes`] about push gateways, which
+//! a [`gateway`] stands in for.
 //! `docs/guide/measuring.md` says what each number means.
 
 mod cast;
 mod database;
+mod gateway;
 mod growth;
 mod load;
 mod measure;
 mod operations;
 mod proc;
+mod pushes;
 mod redis_server;
 mod report;
 mod server;
@@ -69,6 +72,9 @@ struct Arguments {
     /// Measure instead how long a held poll takes to hear of a decision at another node
     #[arg(long, requires = "redis", requires = "postgres")]
     wake_ups: bool,
+    /// Measure instead what a push costs, for each kind of gateway
+    #[arg(long, conflicts_with_all = ["growth", "wake_ups", "redis", "postgres"])]
+    pushes: bool,
     /// Operations of each kind
     #[arg(long, default_value_t = 5_000, value_parser = up_to(100_000))]
     count: usize,
@@ -156,6 +162,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
         arrangements: Vec::new(),
         growth: None,
         wake_ups: None,
+        pushes: Vec::new(),
     };
     let run = Run {
         arguments,
@@ -170,6 +177,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
         report.growth = Some(run.growth(most).await?);
     } else if arguments.wake_ups {
         report.wake_ups = Some(run.wake_ups().await?);
+    } else if arguments.pushes {
+        let load = run.load;
+        report.pushes = tokio::task::spawn_blocking(move || pushes::pushes(load)).await??;
     } else {
         let databases = std::iter::once(None).chain(arguments.postgres.as_ref().map(Some));
         for database in databases {

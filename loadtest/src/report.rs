@@ -84,6 +84,22 @@ pub struct WakeUps {
     pub from_decision_p99_ms: f64,
 }
 
+/// What pushes cost by one kind of gateway.
+#[derive(Debug, Serialize)]
+pub struct Pushes {
+    pub platform: &'static str,
+    pub pushes: usize,
+    pub failed: usize,
+    pub failures: Vec<String>,
+    /// Connections that were made while it was measured.
+    pub connections: usize,
+    /// CPU time of whoever sends, per push, in microseconds; and so many it makes of a second.
+    pub cpu_us: f64,
+    pub per_cpu_second: f64,
+    /// Of wall time.
+    pub per_second: f64,
+}
+
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub version: &'static str,
@@ -95,6 +111,7 @@ pub struct Report {
     pub arrangements: Vec<ArrangementReport>,
     pub growth: Option<Growth>,
     pub wake_ups: Option<WakeUps>,
+    pub pushes: Vec<Pushes>,
 }
 
 impl Report {
@@ -102,7 +119,9 @@ impl Report {
     pub fn failed(&self) -> usize {
         let rows = self.arrangements.iter().flat_map(|measured| &measured.rows);
         let wake_ups = self.wake_ups.iter().map(|wake_ups| wake_ups.failed);
-        rows.map(|row| row.failed).chain(wake_ups).sum()
+        let pushes = self.pushes.iter().map(|pushes| pushes.failed);
+        let rows = rows.map(|row| row.failed);
+        rows.chain(wake_ups).chain(pushes).sum()
     }
 }
 
@@ -128,6 +147,9 @@ impl fmt::Display for Report {
         }
         if let Some(wake_ups) = &self.wake_ups {
             write!(f, "\n{wake_ups}")?;
+        }
+        for pushes in &self.pushes {
+            write!(f, "\n{pushes}")?;
         }
         writeln!(
             f,
@@ -284,6 +306,27 @@ impl fmt::Display for WakeUps {
             f,
             "  after the decision is sent p50 {:.2} ms, p99 {:.2} ms",
             self.from_decision_p50_ms, self.from_decision_p99_ms
+        )?;
+        for failure in &self.failures {
+            writeln!(f, "  FAILED      {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Pushes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:8} {:.0} us of CPU a push, {:.0} pushes per CPU-second; {} pushes, {} failed, {:.0} per second, \
+             {} connections made",
+            self.platform,
+            self.cpu_us,
+            self.per_cpu_second,
+            self.pushes,
+            self.failed,
+            self.per_second,
+            self.connections
         )?;
         for failure in &self.failures {
             writeln!(f, "  FAILED      {failure}")?;

@@ -6,14 +6,45 @@ use crate::database::Database;
 use crate::load::Outcome;
 use crate::operations::RelyingParty;
 use crate::redis_server::RedisServer;
-use crate::report::{Compared, Decoys, Spread};
 use crate::server::{Server, Settings};
 use crate::stopwatch::Stopwatch;
+use serde::Serialize;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 /// Pairs before the measurement: connections, plans and caches.
 const WARM_UP: usize = 50;
+
+/// What a client in decoy mode sees of the time that its requests take.
+#[derive(Debug, Serialize)]
+pub struct Decoys {
+    pub database: &'static str,
+    pub with_redis: bool,
+    pub pairs: usize,
+    pub failed: usize,
+    pub failures: Vec<String>,
+    pub asked: Compared,
+    pub polled: Compared,
+}
+
+/// Requests for somebody next to requests for nobody.
+#[derive(Debug, Serialize)]
+pub struct Compared {
+    pub somebody: Spread,
+    pub nobody: Spread,
+    /// In how many pairs the nobody took longer: half, if time tells nothing.
+    pub nobody_slower_percent: f64,
+    pub standard_error_percent: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Spread {
+    pub p10_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+}
 
 pub async fn decoys(
     program: &Path,
@@ -119,5 +150,38 @@ impl Pairs {
             // Of a fair coin: half, give or take twice this.
             standard_error_percent: 50.0 / (self.count.max(1) as f64).sqrt(),
         }
+    }
+}
+
+impl fmt::Display for Decoys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redis = if self.with_redis { " + Redis" } else { "" };
+        writeln!(
+            f,
+            "{}{redis}: {} pairs of somebody and nobody, {} failed",
+            self.database, self.pairs, self.failed
+        )?;
+        for (what, compared) in [("asked", &self.asked), ("polled", &self.polled)] {
+            for (who, spread) in [
+                ("somebody", &compared.somebody),
+                ("nobody", &compared.nobody),
+            ] {
+                writeln!(
+                    f,
+                    "  {what:6} for {who:8} p10 {:.2} ms, p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms",
+                    spread.p10_ms, spread.p50_ms, spread.p90_ms, spread.p99_ms
+                )?;
+            }
+            writeln!(
+                f,
+                "  {what:6} nobody took longer in {:.1} % of the pairs (a fair coin: 50 +- {:.1})",
+                compared.nobody_slower_percent,
+                2.0 * compared.standard_error_percent
+            )?;
+        }
+        for failure in &self.failures {
+            writeln!(f, "  FAILED      {failure}")?;
+        }
+        Ok(())
     }
 }

@@ -4,18 +4,20 @@
 //!
 //! [`measure`] is one run against one arrangement of a [`database`] and a [`redis_server`]: it seeds the
 //! [`cast`], starts the [`server`], puts [`load`] on it in the form of [`operations`], and reads the cost
-//! from [`proc`]. [`growth`] and [`wake_ups`] ask questions of their own about Redis, and
-//! [`decoys`] one about time.
+//! from [`proc`]. [`growth`] and [`wake_ups`] ask questions of their own about Redis, [`decoys`] one about
+//! time, and [`pushes`] one about push gateways, which a [`gateway`] stands in for.
 //! `docs/guide/measuring.md` says what each number means.
 
 mod cast;
 mod database;
 mod decoys;
+mod gateway;
 mod growth;
 mod load;
 mod measure;
 mod operations;
 mod proc;
+mod pushes;
 mod redis_server;
 mod report;
 mod server;
@@ -26,9 +28,10 @@ use anyhow::Context as _;
 use assent::shutdown::StopSignals;
 use clap::Parser;
 use database::Database;
+use decoys::Decoys;
 use load::Load;
 use redis_server::RedisServer;
-use report::{ArrangementReport, Decoys, Growth, Report, WakeUps};
+use report::{ArrangementReport, Growth, Report, WakeUps};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,6 +77,9 @@ struct Arguments {
     /// Measure instead whether time tells a client in decoy mode who is known
     #[arg(long, conflicts_with_all = ["growth", "wake_ups"])]
     decoys: bool,
+    /// Measure instead what a push costs, for each kind of gateway
+    #[arg(long, conflicts_with_all = ["decoys", "growth", "wake_ups", "redis", "postgres"])]
+    pushes: bool,
     /// Operations of each kind
     #[arg(long, default_value_t = 5_000, value_parser = up_to(100_000))]
     count: usize,
@@ -162,6 +168,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
         growth: None,
         wake_ups: None,
         decoys: Vec::new(),
+        pushes: Vec::new(),
     };
     let run = Run {
         arguments,
@@ -176,6 +183,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
         report.growth = Some(run.growth(most).await?);
     } else if arguments.wake_ups {
         report.wake_ups = Some(run.wake_ups().await?);
+    } else if arguments.pushes {
+        let load = run.load;
+        report.pushes = tokio::task::spawn_blocking(move || pushes::pushes(load)).await??;
     } else {
         let databases = std::iter::once(None).chain(arguments.postgres.as_ref().map(Some));
         for database in databases {

@@ -23,6 +23,20 @@ pub fn process_cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
+/// The same of those threads of this process that bear a name.
+pub fn cpu_of_threads(name: &str) -> anyhow::Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir("/proc/self/task").context("cannot read /proc/self/task")? {
+        let path = thread?.path();
+        if fs::read_to_string(path.join("comm")).is_ok_and(|found| found.trim() == name)
+            && let Ok(text) = fs::read_to_string(path.join("schedstat"))
+        {
+            nanoseconds += first_number(&text).context("schedstat has no number")?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
 /// CPU time of a process and its children, the ended ones included: a postmaster and its backends.
 pub fn family_cpu(parent: u32) -> anyhow::Result<Duration> {
     let ended = stat(parent)?.ended_children;

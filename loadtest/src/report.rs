@@ -1,5 +1,6 @@
 //! What was measured, for people and for programs.
 
+use crate::decoys::Decoys;
 use serde::Serialize;
 use std::fmt;
 
@@ -84,34 +85,20 @@ pub struct WakeUps {
     pub from_decision_p99_ms: f64,
 }
 
-/// What a client in decoy mode sees of the time that its requests take.
+/// What pushes cost by one kind of gateway.
 #[derive(Debug, Serialize)]
-pub struct Decoys {
-    pub database: &'static str,
-    pub with_redis: bool,
-    pub pairs: usize,
+pub struct Pushes {
+    pub platform: &'static str,
+    pub pushes: usize,
     pub failed: usize,
     pub failures: Vec<String>,
-    pub asked: Compared,
-    pub polled: Compared,
-}
-
-/// Requests for somebody next to requests for nobody.
-#[derive(Debug, Serialize)]
-pub struct Compared {
-    pub somebody: Spread,
-    pub nobody: Spread,
-    /// In how many pairs the nobody took longer: half, if time tells nothing.
-    pub nobody_slower_percent: f64,
-    pub standard_error_percent: f64,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Spread {
-    pub p10_ms: f64,
-    pub p50_ms: f64,
-    pub p90_ms: f64,
-    pub p99_ms: f64,
+    /// Connections that were made while it was measured.
+    pub connections: usize,
+    /// CPU time of whoever sends, per push, in microseconds; and so many it makes of a second.
+    pub cpu_us: f64,
+    pub per_cpu_second: f64,
+    /// Of wall time.
+    pub per_second: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,6 +112,7 @@ pub struct Report {
     pub arrangements: Vec<ArrangementReport>,
     pub growth: Option<Growth>,
     pub wake_ups: Option<WakeUps>,
+    pub pushes: Vec<Pushes>,
     pub decoys: Vec<Decoys>,
 }
 
@@ -133,11 +121,10 @@ impl Report {
     pub fn failed(&self) -> usize {
         let rows = self.arrangements.iter().flat_map(|measured| &measured.rows);
         let wake_ups = self.wake_ups.iter().map(|wake_ups| wake_ups.failed);
+        let pushes = self.pushes.iter().map(|pushes| pushes.failed);
         let decoys = self.decoys.iter().map(|decoys| decoys.failed);
-        rows.map(|row| row.failed)
-            .chain(wake_ups)
-            .chain(decoys)
-            .sum()
+        let rows = rows.map(|row| row.failed);
+        rows.chain(wake_ups).chain(pushes).chain(decoys).sum()
     }
 }
 
@@ -163,6 +150,9 @@ impl fmt::Display for Report {
         }
         if let Some(wake_ups) = &self.wake_ups {
             write!(f, "\n{wake_ups}")?;
+        }
+        for pushes in &self.pushes {
+            write!(f, "\n{pushes}")?;
         }
         for decoys in &self.decoys {
             write!(f, "\n{decoys}")?;
@@ -330,32 +320,20 @@ impl fmt::Display for WakeUps {
     }
 }
 
-impl fmt::Display for Decoys {
+impl fmt::Display for Pushes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let redis = if self.with_redis { " + Redis" } else { "" };
         writeln!(
             f,
-            "{}{redis}: {} pairs of somebody and nobody, {} failed",
-            self.database, self.pairs, self.failed
+            "{:8} {:.0} us of CPU a push, {:.0} pushes per CPU-second; {} pushes, {} failed, {:.0} per second, \
+             {} connections made",
+            self.platform,
+            self.cpu_us,
+            self.per_cpu_second,
+            self.pushes,
+            self.failed,
+            self.per_second,
+            self.connections
         )?;
-        for (what, compared) in [("asked", &self.asked), ("polled", &self.polled)] {
-            for (who, spread) in [
-                ("somebody", &compared.somebody),
-                ("nobody", &compared.nobody),
-            ] {
-                writeln!(
-                    f,
-                    "  {what:6} for {who:8} p10 {:.2} ms, p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms",
-                    spread.p10_ms, spread.p50_ms, spread.p90_ms, spread.p99_ms
-                )?;
-            }
-            writeln!(
-                f,
-                "  {what:6} nobody took longer in {:.1} % of the pairs (a fair coin: 50 +- {:.1})",
-                compared.nobody_slower_percent,
-                2.0 * compared.standard_error_percent
-            )?;
-        }
         for failure in &self.failures {
             writeln!(f, "  FAILED      {failure}")?;
         }

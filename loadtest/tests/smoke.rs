@@ -130,6 +130,19 @@ fn held_polls_hear_of_decisions_at_another_node() {
     );
 }
 
+#[test]
+fn a_push_costs_something_by_each_gateway() {
+    let report = report(harness().arg("--pushes"));
+    let pushes = report["pushes"].as_array().unwrap();
+    let platforms: Vec<_> = pushes.iter().map(|pushes| &pushes["platform"]).collect();
+    assert_eq!(platforms, ["apns", "fcm", "webpush"]);
+    for pushes in pushes {
+        let counts = (&pushes["pushes"], &pushes["failed"]);
+        assert_eq!(counts, (&20.into(), &0.into()), "{pushes}");
+        assert!(is_above_zero(&pushes["per_cpu_second"]), "{pushes}");
+    }
+}
+
 /// Phones that wait for an operator's word cannot be asked: the server refuses every request.
 #[test]
 fn unexpected_answers_are_told_and_fail_the_run() {

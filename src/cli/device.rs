@@ -94,7 +94,7 @@ impl Device {
     }
 }
 
-async fn find(core: &Core, id: &str) -> anyhow::Result<Enrolled> {
+pub async fn find(core: &Core, id: &str) -> anyhow::Result<Enrolled> {
     let unknown = "there is no such device; see `assent device list USER`";
     let id = DeviceId::parse(id).context(unknown)?;
     core.services.directory.device(&id).await?.context(unknown)

@@ -13,6 +13,7 @@ mod healthcheck;
 mod keys;
 mod output;
 mod phone;
+mod push;
 mod serve;
 mod user;
 
@@ -58,6 +59,9 @@ enum Command {
     /// Enrolled devices
     #[command(subcommand)]
     Device(device::Device),
+    /// Whether phones can be woken
+    #[command(subcommand)]
+    Push(push::Push),
     /// A phone in the terminal
     Phone(phone::Phone),
     /// The key ring
@@ -96,6 +100,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::User(user) => user.run(&context).await,
         Command::Enrol(enrol) => enrol.run(&context).await,
         Command::Device(device) => device.run(&context).await,
+        Command::Push(push) => push.run(&context).await,
         Command::Phone(phone) => phone.run(&context).await,
         Command::Keys(keys) => keys.run(&context).await,
         Command::Audit(audit) => audit.run(&context).await,

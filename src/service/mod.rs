@@ -1,7 +1,7 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
-//! [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`userinfo`], [`administer`],
-//! [`rotate_keys`] and [`audit`].
+//! [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`quiet`], [`fraud`],
+//! [`deliveries`], [`userinfo`], [`administer`], [`rotate_keys`], [`test_push`] and [`audit`].
 
 pub mod administer;
 pub mod audit;
@@ -31,6 +31,7 @@ pub mod rotate_keys;
 pub mod start;
 pub mod streams;
 mod subject;
+pub mod test_push;
 pub mod user_code;
 pub mod userinfo;
 

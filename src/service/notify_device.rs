@@ -121,14 +121,15 @@ impl Services {
     }
 
     /// The device stays, without a target until it registers one: it still finds what waits when it looks.
-    async fn forget_push_target(
+    /// False: the gateway speaks of a target before the one that the phone has now.
+    pub(super) async fn forget_push_target(
         &self,
         device: &Device,
         reason: &Reason,
         since: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         if since.is_some_and(|since| since < device.push_registered_at) {
-            return Ok(());
+            return Ok(false);
         }
         let payload = json!({
             "user": device.user_id,
@@ -136,8 +137,7 @@ impl Services {
             "reason": reason.as_str(),
         });
         let entry = self.entry("device.push_target_dead", self.clock.now(), payload);
-        self.directory.clear_push_target(device, entry).await?;
-        Ok(())
+        self.directory.clear_push_target(device, entry).await
     }
 }
 

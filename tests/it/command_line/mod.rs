@@ -5,6 +5,7 @@ mod audit;
 mod healthcheck;
 mod operator;
 mod phone;
+mod push;
 mod settings;
 mod showcase;
 

@@ -2,7 +2,7 @@
 
 use super::fake_apns::{FakeApns, KEY_ID, Received, Reply, TEAM};
 use super::{Line, after, dead, known, misconfigured, our_bug, policy, retry, throttled};
-use crate::support::{Backend, START, TestApp, approve, pem};
+use crate::support::START;
 use assent::clock::ManualClock;
 use assent::crypto::jose::SigningKey;
 use assent::domain::device::Platform;
@@ -212,9 +212,11 @@ async fn each_answer_means_what_apple_says() {
         let meaning = if status == 400 { our_bug } else { meaning };
         assert_eq!(outcome, meaning(unknown), "{status}");
     }
-    let elsewhere = vec![("location", "https://localhost:1/".to_owned())];
+    let there = format!("{}/3/device/00", line.fake.url);
+    let elsewhere = vec![("location", there)];
+    line.fake.received();
     for reply in [
-        Reply::Say(302, elsewhere, Value::Null),
+        Reply::Say(307, elsewhere, Value::Null),
         Reply::Say(204, vec![], Value::Null),
     ] {
         let Reply::Say(status, ..) = reply else {
@@ -222,6 +224,7 @@ async fn each_answer_means_what_apple_says() {
         };
         let outcome = line.answered(reply).await;
         assert_eq!(outcome, misconfigured(Reason::unknown(status, "")));
+        assert_eq!(line.fake.received().len(), 1, "nobody goes there");
     }
 }
 
@@ -289,7 +292,7 @@ async fn an_expired_provider_token_is_renewed_once() {
         misconfigured(known("ExpiredProviderToken"))
     );
     assert_eq!(line.fake.received().len(), 2);
-    line.advance(1 * MINUTES);
+    line.advance(MINUTES);
     assert_eq!(line.answered(expired()).await, accepted());
     assert_eq!(line.fake.received().len(), 2, "once more with a new token");
     assert_eq!(line.fake.tokens_made_at(), [0, 1200]);
@@ -317,7 +320,7 @@ async fn after_too_many_updates_none_is_made_for_twenty_minutes() {
     line.advance(14 * MINUTES);
     assert_eq!(line.send().await, accepted());
     assert_eq!(line.fake.tokens_made_at(), [0]);
-    line.advance(1 * MINUTES);
+    line.advance(MINUTES);
     line.fake.received();
     let reason = known("TooManyProviderTokenUpdates");
     assert_eq!(line.send().await, throttled(reason, 65 * 60));
@@ -356,6 +359,25 @@ async fn a_gateway_that_goes_away_is_found_again() {
     }
 }
 
+/// In the middle of a message, before the answer and in it.
+#[tokio::test]
+async fn a_gateway_that_goes_away_at_once_costs_another_try() {
+    let line = Line::<FakeApns>::new().await;
+    assert_eq!(line.send().await, accepted());
+    let broken = || retry(known("no answer: broken"));
+    for (reply, meaning, messages) in [
+        (Reply::GoAwayUnanswered, broken(), 1),
+        (Reply::GoAwayHalfway(200), broken(), 1),
+        (Reply::GoAwayHalfway(503), broken(), 1),
+        (Reply::NotLookedAt, accepted(), 2),
+    ] {
+        line.fake.received();
+        assert_eq!(line.answered(reply.clone()).await, meaning, "{reply:?}");
+        assert_eq!(line.fake.received().len(), messages, "{reply:?}");
+        assert_eq!(line.send().await, accepted(), "over a new connection");
+    }
+}
+
 #[tokio::test]
 async fn slow_and_endless_answers_end_by_themselves() {
     let line = Line::<FakeApns>::new().await;
@@ -369,70 +391,4 @@ async fn slow_and_endless_answers_end_by_themselves() {
     let stranger = Line::<FakeApns>::trusting(other, line.fake.root_der.clone());
     assert_eq!(stranger.send().await, retry(known("no answer: tls")));
     assert!(stranger.fake.received().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_phone_is_woken_through_a_server_that_tells_apple_nothing() {
-    let clock = Arc::new(ManualClock::new(START));
-    let fake = FakeApns::new(clock.clone()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let settings = settings(&fake, folder.path());
-    let app = TestApp::with_file(Backend::sqlite(), Some(&settings), vec![]).await;
-    let (bank, alice, phone) = app.cast().await;
-    let body = json!({ "platform": "apns", "push_target": TARGET });
-    let answer = phone
-        .call("PUT", "/device/v1/push-target", Some(&body))
-        .await;
-    assert_eq!(answer.unwrap().status, 204);
-    fake.reply([Reply::refuse(503, "ServiceUnavailable")]);
-    let id = bank.start("alice").await;
-    app.run_jobs().await;
-    app.advance(1);
-    app.run_jobs().await;
-    let received = fake.received();
-    assert_eq!(received.len(), 2, "again after a failure");
-    assert!(
-        app.push.sent().is_empty(),
-        "the recorder is for servers without a gateway"
-    );
-    approve(&phone, &id).await;
-    assert_eq!(bank.poll(&id).await.status, 200);
-    super::assert_tells_nothing(
-        &format!("{received:?}"),
-        &app,
-        &[
-            &id,
-            alice.id.as_str(),
-            bank.client.id.as_str(),
-            phone.id().as_str(),
-        ],
-    );
-
-    let old = json!({ "reason": "Unregistered", "timestamp": START.millis() - 1 });
-    let new = json!({ "reason": "Unregistered", "timestamp": START.millis() + 1000 });
-    for (body, targets) in [(old, 1), (new, 0)] {
-        fake.reply([Reply::Say(410, vec![], body)]);
-        bank.start("alice").await;
-        app.run_jobs().await;
-        let with_target = "devices WHERE push_target IS NOT NULL";
-        assert_eq!(app.backend.count(with_target).await, targets);
-    }
-}
-
-/// The settings file of a server whose gateway this is.
-fn settings(fake: &FakeApns, folder: &std::path::Path) -> std::path::PathBuf {
-    let file = |name: &str, text: &str| {
-        let path = folder.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let key = file("AuthKey.p8", &fake.key_pem);
-    let root = file("root.pem", &pem("CERTIFICATE", &fake.root_der));
-    let text = format!(
-        "outbound.extra_roots_file = {root:?}\n\
-         [[push.apns]]\nteam_id = '{TEAM}'\nkey_id = '{KEY_ID}'\nkey_file = {key:?}\n\
-         topic = '{TOPIC}'\nbase_url = '{}/'\n",
-        fake.url
-    );
-    file("assent.toml", &text)
 }

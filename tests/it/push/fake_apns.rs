@@ -1,5 +1,6 @@
 //! A stand-in for Apple's gateway: HTTP/2 over TLS, one stream at a time, strict about provider tokens.
 
+use crate::support::process::pause;
 use crate::support::{START, pem};
 use assent::clock::{Clock as _, ManualClock};
 use assent::crypto::generate::generate;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -27,6 +29,12 @@ pub enum Reply {
     Say(u16, Vec<(&'static str, String)>, Value),
     /// Accepts, and closes the connection after it.
     GoAway,
+    /// Closes the connection before it has answered.
+    GoAwayUnanswered,
+    /// Closes the connection in the middle of the answer's body.
+    GoAwayHalfway(u16),
+    /// Says that it has not looked at the message (RFC 9113 8.7).
+    NotLookedAt,
     /// Says nothing and stays.
     Hang,
     /// A body without end.
@@ -59,6 +67,8 @@ struct Shared {
     key: VerifyingKey,
     replies: Mutex<VecDeque<Reply>>,
     received: Mutex<Vec<Received>>,
+    /// All of every message.
+    heard: Mutex<String>,
     /// The provider tokens so far, with when each was first seen.
     tokens: Mutex<Vec<(String, Timestamp)>>,
 }
@@ -90,6 +100,7 @@ impl FakeApns {
             key: key.verifying_key().clone(),
             replies: Mutex::default(),
             received: Mutex::default(),
+            heard: Mutex::default(),
             tokens: Mutex::default(),
         });
         let mut server = JoinSet::new();
@@ -119,6 +130,16 @@ impl FakeApns {
     /// What has arrived since this was last asked.
     pub fn received(&self) -> Vec<Received> {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
+    }
+
+    /// As if the last provider token had been seen long ago.
+    pub fn forget_tokens(&self) {
+        self.shared.tokens.lock().unwrap().clear();
+    }
+
+    /// All that was ever sent here.
+    pub fn heard(&self) -> String {
+        self.shared.heard.lock().unwrap().clone()
     }
 
     /// The provider tokens that were seen, as when each was made, in seconds from the beginning.
@@ -173,19 +194,31 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>, nu
         return;
     };
     let mut messages = JoinSet::new();
-    while let Some(Ok((request, respond))) = connection.accept().await {
+    let going = Arc::new(Notify::new());
+    loop {
+        let (request, respond) = tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok(accepted)) => accepted,
+                _ => return,
+            },
+            () = going.notified() => {
+                connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                continue;
+            }
+        };
         let scripted = shared.replies.lock().unwrap().pop_front();
         if matches!(scripted, Some(Reply::GoAway)) {
             connection.graceful_shutdown();
         }
-        messages.spawn(message(request, respond, shared.clone(), scripted, number));
+        let all = (shared.clone(), going.clone());
+        messages.spawn(message(request, respond, all, scripted, number));
     }
 }
 
 async fn message(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<bytes::Bytes>,
-    shared: Arc<Shared>,
+    (shared, going): (Arc<Shared>, Arc<Notify>),
     scripted: Option<Reply>,
     connection: usize,
 ) {
@@ -202,13 +235,16 @@ async fn message(
         .collect();
     let judged = shared.judge(headers.get("authorization").map_or("", String::as_str));
     let id = headers.get("apns-id").cloned().unwrap_or_default();
-    shared.received.lock().unwrap().push(Received {
+    let received = Received {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
         headers,
         body: String::from_utf8(body).unwrap(),
         connection,
-    });
+    };
+    let whole = format!("{} {received:?}\n", head.uri);
+    shared.heard.lock().unwrap().push_str(&whole);
+    shared.received.lock().unwrap().push(received);
     let reply = judged.err().or(scripted).unwrap_or_else(Reply::accept);
     let answer = |status: u16| Response::builder().status(status).header("apns-id", &id);
     match reply {
@@ -233,6 +269,19 @@ async fn message(
         Reply::GoAway => {
             let _ = respond.send_response(answer(200).body(()).unwrap(), true);
         }
+        Reply::GoAwayUnanswered => {
+            going.notify_one();
+            std::future::pending::<()>().await;
+        }
+        Reply::GoAwayHalfway(status) => {
+            let sent = respond.send_response(answer(status).body(()).unwrap(), false);
+            let _ = sent.unwrap().send_data("{".into(), false);
+            // The headers leave first; if ever they did not, it would be an answer that never came.
+            pause(50).await;
+            going.notify_one();
+            std::future::pending::<()>().await;
+        }
+        Reply::NotLookedAt => respond.send_reset(h2::Reason::REFUSED_STREAM),
         Reply::Hang => std::future::pending().await,
         Reply::Endless(status) => {
             let Ok(mut stream) = respond.send_response(answer(status).body(()).unwrap(), false)

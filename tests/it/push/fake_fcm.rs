@@ -1,7 +1,8 @@
 //! A stand-in for Google: the token endpoint, which believes only what the service account has signed, and
 //! the endpoint that takes messages, which believes only the newest token.
 
-use super::http1::{self, Request};
+pub use super::http1::Reply;
+use super::http1::Request;
 use crate::support::pem;
 use assent::clock::{Clock as _, ManualClock};
 use assent::crypto::generate::generate;
@@ -15,20 +16,6 @@ use tokio::task::JoinSet;
 
 pub const PROJECT: &str = "approver-1a2b3";
 const EMAIL: &str = "push@approver-1a2b3.iam.gserviceaccount.com";
-
-/// How a call is answered.
-#[derive(Clone, Debug)]
-pub enum Reply {
-    Say(u16, Option<&'static str>, Value),
-    /// Says nothing and stays.
-    Hang,
-}
-
-impl Reply {
-    pub fn refuse(status: u16, body: Value) -> Self {
-        Self::Say(status, None, body)
-    }
-}
 
 /// One message as it arrived.
 #[derive(Clone, Debug)]
@@ -47,6 +34,8 @@ struct Shared {
     token_replies: Mutex<VecDeque<Reply>>,
     replies: Mutex<VecDeque<Reply>>,
     received: Mutex<Vec<Received>>,
+    /// All of every request, to either endpoint.
+    heard: Mutex<String>,
 }
 
 pub struct FakeFcm {
@@ -82,6 +71,7 @@ impl FakeFcm {
             token_replies: Mutex::default(),
             replies: Mutex::default(),
             received: Mutex::default(),
+            heard: Mutex::default(),
         });
         let mut server = JoinSet::new();
         let all = shared.clone();
@@ -115,6 +105,11 @@ impl FakeFcm {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
     }
 
+    /// All that was ever sent here.
+    pub fn heard(&self) -> String {
+        self.shared.heard.lock().unwrap().clone()
+    }
+
     pub fn tokens_made(&self) -> usize {
         *self.shared.newest_token.lock().unwrap()
     }
@@ -131,17 +126,14 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     };
     let authorization = request.header("authorization");
     let body = String::from_utf8(request.body).unwrap();
+    let whole = format!("{}\n\n{body}\n", request.head);
+    shared.heard.lock().unwrap().push_str(&whole);
     let reply = if request.path == "/token" {
         shared.give_token(&body)
     } else {
         shared.take_message(request.path, authorization, body)
     };
-    match reply {
-        Reply::Say(status, retry_after, body) => {
-            http1::answer(stream, status, retry_after, &body.to_string()).await;
-        }
-        Reply::Hang => std::future::pending().await,
-    }
+    reply.send(stream).await;
 }
 
 impl Shared {

@@ -1,6 +1,7 @@
 //! A stand-in for a browser's push service, and the browser behind it, which alone can read what it is sent.
 
-use super::http1::{self, Request};
+pub use super::http1::Reply;
+use super::http1::Request;
 use assent::clock::{Clock as _, ManualClock};
 use assent::crypto::jose::{Jws, VerifyingKey};
 use assent::crypto::jwk::PublicJwk;
@@ -31,7 +32,11 @@ pub struct Received {
 }
 
 /// A status, and what stands in `Retry-After`.
-pub type Reply = (u16, Option<&'static str>);
+impl From<(u16, Option<&'static str>)> for Reply {
+    fn from((status, retry_after): (u16, Option<&'static str>)) -> Self {
+        Self::Say(status, retry_after, Value::Null)
+    }
+}
 
 struct Shared {
     clock: Arc<ManualClock>,
@@ -41,6 +46,8 @@ struct Shared {
     server_key: Mutex<String>,
     replies: Mutex<VecDeque<Reply>>,
     received: Mutex<Vec<Received>>,
+    /// All of every request, and what the browser read of it.
+    heard: Mutex<String>,
 }
 
 pub struct FakePushService {
@@ -63,6 +70,7 @@ impl FakePushService {
             server_key: Mutex::default(),
             replies: Mutex::default(),
             received: Mutex::default(),
+            heard: Mutex::default(),
         });
         let mut server = JoinSet::new();
         let all = shared.clone();
@@ -92,13 +100,19 @@ impl FakePushService {
         })
     }
 
-    pub fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
+    pub fn reply(&self, replies: impl IntoIterator<Item = impl Into<Reply>>) {
+        let replies = replies.into_iter().map(Into::into);
         self.shared.replies.lock().unwrap().extend(replies);
     }
 
     /// What has arrived since this was last asked.
     pub fn received(&self) -> Vec<Received> {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
+    }
+
+    /// All that was ever sent here.
+    pub fn heard(&self) -> String {
+        self.shared.heard.lock().unwrap().clone()
     }
 }
 
@@ -110,6 +124,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let authorization = request.header("authorization");
     let known = shared.is_subscribed_for(&authorization);
     let text = shared.decrypt(&request.body);
+    let whole = format!("{}\n\n{text}\n", request.head);
+    shared.heard.lock().unwrap().push_str(&whole);
     shared.received.lock().unwrap().push(Received {
         ttl: request.header("ttl"),
         urgency: request.header("urgency"),
@@ -120,9 +136,12 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         text,
     });
     let scripted = shared.replies.lock().unwrap().pop_front();
-    let reply = if known { scripted } else { Some((403, None)) };
-    let (status, retry_after) = reply.unwrap_or((201, None));
-    http1::answer(stream, status, retry_after, "").await;
+    let reply = if known {
+        scripted.unwrap_or_else(|| (201, None).into())
+    } else {
+        (403, None).into()
+    };
+    reply.send(stream).await;
 }
 
 impl Shared {

@@ -2,7 +2,7 @@
 
 use super::fake_fcm::{FakeFcm, PROJECT, Reply};
 use super::{Line, dead, known, misconfigured, our_bug, policy, retry, throttled};
-use crate::support::{Backend, START, TestApp, approve};
+use crate::support::START;
 use assent::clock::ManualClock;
 use assent::domain::device::Platform;
 use assent::outbound::Outbound;
@@ -272,7 +272,6 @@ async fn many_pushes_at_once_fetch_one_token() {
 
 #[tokio::test]
 async fn each_refusal_of_a_token_means_something() {
-    let line = Line::<FakeFcm>::new().await;
     for (reply, meaning) in [
         (
             Reply::refuse(400, json!({ "error": "invalid_grant" })),
@@ -298,7 +297,6 @@ async fn each_refusal_of_a_token_means_something() {
             Reply::refuse(302, Value::Null),
             misconfigured(Reason::unknown(302, "")),
         ),
-        (Reply::Hang, retry(known("no answer: timeout"))),
     ] {
         // Not asked again within the second.
         let line = Line::<FakeFcm>::new().await;
@@ -308,8 +306,29 @@ async fn each_refusal_of_a_token_means_something() {
         line.advance(1);
         assert_eq!(line.send().await, accepted());
     }
-    line.fake.reply([Reply::Hang]);
-    assert_eq!(line.send().await, retry(known("no answer: timeout")));
+}
+
+#[tokio::test]
+async fn what_is_no_proper_answer_costs_another_try() {
+    for (reply, meaning) in [
+        (Reply::Hang, retry(known("no answer: timeout"))),
+        (Reply::Endless(200), retry(known("no answer: too_large"))),
+        (Reply::Endless(503), retry(known("no answer: too_large"))),
+        (Reply::Cut(503), retry(known("no answer: broken"))),
+        (
+            Reply::Redirect(307),
+            misconfigured(Reason::unknown(307, "")),
+        ),
+    ] {
+        let line = Line::<FakeFcm>::new().await;
+        assert_eq!(line.answered(reply.clone()).await, meaning, "{reply:?}");
+        assert_eq!(line.fake.received().len(), 1, "nobody goes elsewhere");
+        assert_eq!(line.send().await, accepted());
+        line.fake.revoke_token();
+        line.fake.reply_for_token([reply.clone()]);
+        assert_eq!(line.send().await, meaning, "{reply:?} for a token");
+        assert_eq!(line.fake.received().len(), 2, "nobody goes elsewhere");
+    }
 }
 
 #[tokio::test]
@@ -342,46 +361,4 @@ async fn a_file_that_is_no_service_account_is_refused() {
         let refused: InvalidServiceAccount = parse(bad.to_string()).unwrap_err();
         assert_eq!(refused.to_string(), why, "{member}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_phone_is_woken_through_a_server_that_tells_google_nothing() {
-    let fake = FakeFcm::new(Arc::new(ManualClock::new(START))).await;
-    let folder = tempfile::tempdir().unwrap();
-    let account = folder.path().join("account.json");
-    std::fs::write(&account, &fake.service_account).unwrap();
-    let settings = folder.path().join("assent.toml");
-    let text = format!(
-        "[[push.fcm]]\nservice_account_file = {account:?}\nbase_url = '{}'\n",
-        fake.url
-    );
-    std::fs::write(&settings, text).unwrap();
-    let app = TestApp::with_file(Backend::sqlite(), Some(&settings), vec![]).await;
-    let (bank, alice, phone) = app.cast().await;
-    let body = json!({ "platform": "fcm", "push_target": TARGET });
-    let answer = phone
-        .call("PUT", "/device/v1/push-target", Some(&body))
-        .await;
-    assert_eq!(answer.unwrap().status, 204);
-    let id = bank.start("alice").await;
-    app.run_jobs().await;
-    let received = fake.received();
-    assert_eq!(received.len(), 1);
-    approve(&phone, &id).await;
-    assert_eq!(bank.poll(&id).await.status, 200);
-    let (alice, bank_id, phone_id) = (alice.id.as_str(), bank.client.id.as_str(), phone.id());
-    let more = [&id, alice, bank_id, phone_id.as_str()];
-    super::assert_tells_nothing(&format!("{received:?}"), &app, &more);
-
-    let gone = error(
-        404,
-        "NOT_FOUND",
-        Some("UNREGISTERED"),
-        "Requested entity was not found.",
-    );
-    fake.reply([gone]);
-    bank.start("alice").await;
-    app.run_jobs().await;
-    let with_target = "devices WHERE push_target IS NOT NULL";
-    assert_eq!(app.backend.count(with_target).await, 0);
 }

@@ -1,11 +1,13 @@
 //! The least of an HTTP/1.1 server that a gateway of a test needs: one request a connection.
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 pub struct Request {
     pub path: String,
-    head: String,
+    /// The first line and all headers.
+    pub head: String,
     pub body: Vec<u8>,
 }
 
@@ -45,13 +47,51 @@ impl Request {
     }
 }
 
-/// Answers and hangs up.
-pub async fn answer(mut stream: TcpStream, status: u16, retry_after: Option<&str>, body: &str) {
-    let retry_after = retry_after.map_or_else(String::new, |it| format!("retry-after: {it}\r\n"));
-    let length = body.len();
-    let answer = format!(
-        "HTTP/1.1 {status} Whatever\r\ncontent-type: application/json\r\n{retry_after}\
-         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    );
-    let _ = stream.write_all(answer.as_bytes()).await;
+/// How a call is answered.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A status, what stands in `Retry-After`, and a body.
+    Say(u16, Option<&'static str>, Value),
+    /// Sends the client on, to this very server.
+    Redirect(u16),
+    /// Says nothing and stays.
+    Hang,
+    /// A body without end.
+    Endless(u16),
+    /// Hangs up in the middle of the body.
+    Cut(u16),
+}
+
+impl Reply {
+    pub fn refuse(status: u16, body: Value) -> Self {
+        Self::Say(status, None, body)
+    }
+
+    /// Answers, and hangs up unless there is no end to it.
+    pub async fn send(self, mut stream: TcpStream) {
+        let head = |status: u16, more: &str| {
+            format!("HTTP/1.1 {status} Whatever\r\n{more}connection: close\r\n\r\n")
+        };
+        let text = match self {
+            Self::Say(status, retry_after, body) => {
+                let retry_after =
+                    retry_after.map_or_else(String::new, |it| format!("retry-after: {it}\r\n"));
+                let body = body.to_string();
+                let length = body.len();
+                let more = format!(
+                    "content-type: application/json\r\n{retry_after}content-length: {length}\r\n"
+                );
+                head(status, &more) + &body
+            }
+            Self::Redirect(status) => head(status, "location: /elsewhere\r\ncontent-length: 0\r\n"),
+            Self::Cut(status) => head(status, "content-length: 100\r\n") + "{",
+            Self::Hang => return std::future::pending().await,
+            Self::Endless(status) => {
+                let _ = stream.write_all(head(status, "").as_bytes()).await;
+                while stream.write_all(&[b' '; 16 * 1024]).await.is_ok() {}
+                return;
+            }
+        };
+        let _ = stream.write_all(text.as_bytes()).await;
+    }
 }

@@ -2,18 +2,19 @@
 
 mod apns;
 mod breaker;
-mod fake_apns;
+pub mod fake_apns;
 mod fake_fcm;
 mod fake_push_service;
 mod fcm;
 mod http1;
 mod outcomes;
+mod server;
 mod settings;
 mod targets;
 mod web_push;
 
+use crate::support::START;
 use crate::support::house::new_device;
-use crate::support::{START, TestApp};
 use assent::clock::{Clock as _, ManualClock};
 use assent::domain::device::Platform;
 use assent::domain::user::Login;
@@ -112,22 +113,4 @@ fn device(platform: Platform, target: &str) -> Device {
     device.description.platform = platform;
     device.push_target = Some(Secret::new(target.to_owned()));
     device
-}
-
-/// Asserts that nothing of what makes up the scene has reached a gateway.
-#[track_caller]
-fn assert_tells_nothing(received: &str, app: &TestApp, more: &[&str]) {
-    let words = [
-        "Alice Example",
-        "Alice",
-        "alice",
-        "Example Bank",
-        "W4SCT",
-        "openid",
-        "test phone",
-        app.url.as_str(),
-    ];
-    for word in words.iter().chain(more) {
-        assert!(!received.contains(word), "{word}: {received}");
-    }
 }

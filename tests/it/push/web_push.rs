@@ -1,9 +1,9 @@
 //! Push services of browsers: what they are sent, what the browser reads, and what their answers mean.
 
-use super::fake_push_service::{FakePushService, SUBJECT};
+use super::fake_push_service::{FakePushService, Reply, SUBJECT};
 use super::{Line, dead, known, misconfigured, our_bug, policy, retry, throttled};
+use crate::support::START;
 use crate::support::pem;
-use crate::support::{Backend, START, TestApp, approve, config};
 use assent::clock::ManualClock;
 use assent::crypto::generate::generate;
 use assent::crypto::jose::SigningKey;
@@ -147,6 +147,27 @@ async fn each_answer_means_what_the_standard_says() {
     assert_eq!(line.send().await, misconfigured(answered(403)));
 }
 
+/// Nothing is read but the status: neither what has no end nor what breaks off keeps us.
+#[tokio::test]
+async fn only_a_status_counts_as_an_answer() {
+    for (reply, meaning) in [
+        (Reply::Hang, retry(known("no answer: timeout"))),
+        (Reply::Endless(201), accepted()),
+        (Reply::Endless(410), dead(answered(410))),
+        (Reply::Cut(503), retry(answered(503))),
+        (
+            Reply::Redirect(307),
+            misconfigured(Reason::unknown(307, "")),
+        ),
+    ] {
+        let line = Line::<FakePushService>::new(&["127.0.0.1"]).await;
+        line.fake.reply([reply.clone()]);
+        assert_eq!(line.send().await, meaning, "{reply:?}");
+        assert_eq!(line.send().await, accepted());
+        assert_eq!(line.fake.received().len(), 2, "nobody goes elsewhere");
+    }
+}
+
 #[tokio::test]
 async fn a_phone_does_not_choose_what_we_call() {
     for (allowed, reached) in [
@@ -202,46 +223,4 @@ async fn what_is_no_subscription_is_dead() {
     let mut line = Line::<FakePushService>::new(&["127.0.0.1"]).await;
     line.device.push_target = Some(Secret::new("token".into()));
     assert_eq!(line.send().await, dead(known("not a subscription")));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_browser_is_woken_through_a_server_that_tells_the_service_nothing() {
-    let fake = FakePushService::new(Arc::new(ManualClock::new(START))).await;
-    let folder = tempfile::tempdir().unwrap();
-    let key = folder.path().join("vapid.pem");
-    std::fs::write(&key, vapid_key()).unwrap();
-    let settings = folder.path().join("assent.toml");
-    let text = format!(
-        "[push.web_push]\nvapid_key_file = {key:?}\nsubject = '{SUBJECT}'\nallowed_hosts = ['127.0.0.1']\n"
-    );
-    std::fs::write(&settings, text).unwrap();
-    let app = TestApp::with_file(Backend::sqlite(), Some(&settings), vec![]).await;
-    let names = assent::app::push_gateways(&config(&app.backend, Some(&settings), vec![])).unwrap();
-    let server_key = names[0]
-        .strip_prefix("Web Push (public key ")
-        .and_then(|it| it.strip_suffix(')'));
-    let subscription = fake.subscribe(server_key.unwrap()).to_string();
-    let (bank, alice, phone) = app.cast().await;
-    let body = json!({ "platform": "webpush", "push_target": subscription });
-    let answer = phone
-        .call("PUT", "/device/v1/push-target", Some(&body))
-        .await;
-    assert_eq!(answer.unwrap().status, 204);
-    let id = bank.start("alice").await;
-    app.run_jobs().await;
-    let received = fake.received();
-    assert_eq!(received.len(), 1);
-    approve(&phone, &id).await;
-    assert_eq!(bank.poll(&id).await.status, 200);
-    // The operator's own address says where he is, which the service may know.
-    let text = format!("{received:?}").replace(SUBJECT, "");
-    let phone_id = phone.id();
-    let more = [&id, alice.id.as_str(), phone_id.as_str()];
-    super::assert_tells_nothing(&text, &app, &more);
-
-    fake.reply([(410, None)]);
-    bank.start("alice").await;
-    app.run_jobs().await;
-    let with_target = "devices WHERE push_target IS NOT NULL";
-    assert_eq!(app.backend.count(with_target).await, 0);
 }

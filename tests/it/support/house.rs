@@ -12,6 +12,7 @@ use assent::domain::{AppId, Client, ClientId, Device, Scope, Secret, User};
 use assent::entropy::{Entropy, SystemEntropy};
 use assent::push::PushRecorder;
 use assent::service::Services;
+use assent::store::sql::Directory;
 use assent::store::sql::directory::{Bound, NewEnrolment};
 use assent::store::sql::tokens::NewAccessToken;
 use assent::store::sql::{AuditEntry, Db};
@@ -76,25 +77,7 @@ impl House {
 
     /// A device of this person, bound by an enrolment of its own.
     pub async fn device(&self, user: &User) -> Device {
-        let device = new_device(user);
-        let enrolment = new_enrolment(user, device.id.as_str());
-        self.directory
-            .insert_enrolment(&enrolment, user.partition, entry())
-            .await
-            .unwrap();
-        let bound = self
-            .directory
-            .bind_device(
-                &enrolment.link_hash,
-                &device,
-                user.partition,
-                START,
-                entry(),
-            )
-            .await
-            .unwrap();
-        assert_eq!(bound, Bound::Yes);
-        device
+        bind_device(&self.directory, user).await
     }
 
     /// Asserts that every chain of the audit is whole.
@@ -102,6 +85,20 @@ impl House {
         let report = self.verify_audit(None).await.unwrap();
         assert!(report.is_whole(), "{:?}", report.findings);
     }
+}
+
+/// A device of this person, bound by an enrolment of its own.
+pub async fn bind_device(directory: &Directory, user: &User) -> Device {
+    let device = new_device(user);
+    let enrolment = new_enrolment(user, device.id.as_str());
+    directory
+        .insert_enrolment(&enrolment, user.partition, entry())
+        .await
+        .unwrap();
+    let link = &enrolment.link_hash;
+    let bound = directory.bind_device(link, &device, user.partition, START, entry());
+    assert_eq!(bound.await.unwrap(), Bound::Yes);
+    device
 }
 
 async fn open(backend: &Backend, clock: Arc<ManualClock>, entropy: Arc<dyn Entropy>) -> Core {

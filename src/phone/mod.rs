@@ -354,7 +354,12 @@ fn refuse(answer: Answer, expected: u16) -> Result<Value, PhoneError> {
 
 /// What a problem document says.
 fn refused(status: u16, problem: &Value) -> PhoneError {
-    let text = |name: &str| problem[name].as_str().unwrap_or("no reason given").to_owned();
+    let text = |name: &str| {
+        problem[name]
+            .as_str()
+            .unwrap_or("no reason given")
+            .to_owned()
+    };
     let detail = problem["detail"].as_str();
     PhoneError::Refused {
         status,

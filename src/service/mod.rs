@@ -46,9 +46,9 @@ use held_polls::HeldPolls;
 use hints::HintIssuer;
 use notify_client::NotifiedClients;
 use notify_device::SettledPhones;
-use streams::{LOOKS_AT_ONCE, OpenStreams};
 use std::sync::Arc;
 use std::time::Duration;
+use streams::{LOOKS_AT_ONCE, OpenStreams};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 

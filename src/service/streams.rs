@@ -173,8 +173,7 @@ impl Services {
         }
         let now_waiting = self.inbox(&following.device).await?;
         let told = std::mem::replace(&mut following.told, now_waiting.clone());
-        let is_in =
-            |items: &[InboxItem], id: RequestId| items.iter().any(|found| found.id == id);
+        let is_in = |items: &[InboxItem], id: RequestId| items.iter().any(|found| found.id == id);
         let gone = told.iter().filter(|item| !is_in(&now_waiting, item.id));
         let new = now_waiting.iter().filter(|item| !is_in(&told, item.id));
         let gone = gone.map(|item| Change::Resolved(item.id));

@@ -32,5 +32,6 @@ mod secrets;
 mod several_nodes;
 mod sql_traps;
 mod stores;
+mod stream;
 mod support;
 mod token_life;

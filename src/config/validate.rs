@@ -74,6 +74,7 @@ impl Config {
             return invalid("tokens.access_token_lifetime", "must be from 1s to 15m");
         }
         self.push.validate()?;
+        self.webhook.validate()?;
         self.keys.validate(&self.tokens, &self.ciba)
     }
 }

@@ -3,7 +3,7 @@
 use super::authenticate_device::AuthenticatedDevice;
 use super::{Services, log_device};
 use crate::domain::device::{DeviceDescription, DeviceState, Platform};
-use crate::domain::{Device, DeviceId, Secret, User};
+use crate::domain::{Device, DeviceId, EventKind, Secret, User};
 use crate::store::StoreError;
 use serde_json::json;
 
@@ -93,11 +93,20 @@ impl Services {
         let owner = self.owner(device).await?;
         let payload = json!({ "user": owner.id, "device": device.id, "by": by.as_str() });
         let entry = self.entry(kind, now, payload);
+        let revoked = EventKind::DeviceRevoked {
+            user: owner.id.clone(),
+            device: device.id.clone(),
+            by: by.as_str().into(),
+        };
+        let event = (to == DeviceState::Revoked)
+            .then(|| self.event(revoked, owner.partition, now))
+            .flatten();
         let moved = self
             .directory
-            .move_device(&device.id, owner.partition, from, to, now, entry)
+            .move_device(device, from, to, now, entry, event.as_ref())
             .await?;
         if moved {
+            self.jobs_ready.notify_waiters();
             self.announce(&owner).await;
         }
         Ok(moved)

@@ -1,7 +1,7 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
 //! [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`userinfo`], [`administer`],
-//! [`rotate_keys`] and [`audit`].
+//! [`rotate_keys`], [`audit`] and [`publish_event`].
 
 pub mod administer;
 pub mod audit;
@@ -19,6 +19,7 @@ pub mod introspect;
 pub mod mint;
 pub mod notify_client;
 pub mod notify_device;
+pub mod publish_event;
 pub mod reconcile;
 pub mod redeem;
 pub mod refresh;
@@ -46,6 +47,7 @@ use held_polls::HeldPolls;
 use hints::HintIssuer;
 use notify_client::NotifiedClients;
 use notify_device::SettledPhones;
+use publish_event::{PUBLISHED_AT_ONCE, Webhook};
 use std::sync::Arc;
 use std::time::Duration;
 use streams::{LOOKS_AT_ONCE, OpenStreams};
@@ -108,6 +110,8 @@ pub struct Parts {
     pub replays: Arc<dyn ReplayCache>,
     pub push: Arc<dyn PushSender>,
     pub outbound: Outbound,
+    /// Who is told of events; `None`: nobody, and none are written down.
+    pub webhook: Option<Webhook>,
     pub keys: Arc<KeyRing>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -126,6 +130,8 @@ pub struct Services {
     looking: Semaphore,
     notified: NotifiedClients,
     settled_phones: SettledPhones,
+    /// Events that are told at a time.
+    publishing: Semaphore,
     /// One at a time, so that no older view of the keys replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
     /// Slow hashes at a time.
@@ -152,6 +158,7 @@ impl Services {
             looking: Semaphore::new(LOOKS_AT_ONCE),
             notified: NotifiedClients::default(),
             settled_phones: SettledPhones::default(),
+            publishing: Semaphore::new(PUBLISHED_AT_ONCE),
             reloading: tokio::sync::Mutex::default(),
             hashing: Semaphore::new(2),
             jobs_ready: Notify::new(),

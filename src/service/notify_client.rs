@@ -33,6 +33,16 @@ pub enum Delivered {
     Refused { reason: String },
 }
 
+impl Delivered {
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry { .. } => "retry",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
 impl Services {
     /// Sends what there is to say about a decided request.
     pub async fn notify_client(&self, id: RequestId) -> Result<Delivered, StoreError> {
@@ -176,11 +186,7 @@ impl Services {
         let delivered = judge(sent.map(|response| response.status));
         let failed = matches!(delivered, Delivered::Retry { .. });
         self.notified.settle(&client.id, failed, self.clock.now());
-        let label = match &delivered {
-            Delivered::Done => "done",
-            Delivered::Retry { .. } => "retry",
-            Delivered::Refused { .. } => "refused",
-        };
+        let label = delivered.label();
         let mode = client.registration.delivery.mode();
         tracing::info!(
             request = log_id(decided.request_id),

@@ -35,3 +35,4 @@ mod stores;
 mod stream;
 mod support;
 mod token_life;
+mod webhooks;

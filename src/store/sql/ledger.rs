@@ -25,6 +25,7 @@ use crate::store::StoreError;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
+mod events;
 mod responses;
 
 #[derive(Clone)]

@@ -90,6 +90,7 @@ impl House {
                 user.partition,
                 START,
                 entry(),
+                None,
             )
             .await
             .unwrap();

@@ -86,6 +86,7 @@ impl Core {
             let stop = shutdown.draining.clone();
             shutdown.spawn(redis.run(move || clock.now(), stop));
         }
+        let outbound = settings::outbound(config)?;
         let services = Arc::new(Services::new(Parts {
             policy: settings::policy(config)?,
             directory: Directory::new(db.clone(), keys.clone()),
@@ -97,7 +98,8 @@ impl Core {
             deliveries: fast_path.deliveries,
             replays: fast_path.replays,
             push,
-            outbound: settings::outbound(config)?,
+            webhook: settings::webhook(config, &outbound)?,
+            outbound,
             keys,
             clock: world.clock,
             entropy: world.entropy,

@@ -4,10 +4,12 @@ mod keys;
 mod prompts;
 mod push;
 mod validate;
+mod webhook;
 
 pub use keys::Keys;
 pub use prompts::Prompts;
 pub use push::{Apns, ApnsEnvironment, Fcm, Push, WebPush};
+pub use webhook::Webhook;
 
 use crate::domain::{Secret, SignatureAlgorithm};
 use serde::Deserialize;
@@ -34,6 +36,7 @@ pub struct Config {
     pub outbound: Outbound,
     #[serde(default)]
     pub push: Push,
+    pub webhook: Webhook,
     pub log: Log,
 }
 
@@ -204,10 +207,11 @@ impl From<config::ConfigError> for ConfigError {
 
 /// Settings that can also stand in a file of their own. Within one layer the file wins; a later layer
 /// that names either replaces both.
-const WITH_FILE: [(&str, &str); 3] = [
+const WITH_FILE: [(&str, &str); 4] = [
     ("database.url", "database.url_file"),
     ("redis.url", "redis.url_file"),
     ("keys.deployment_key", "keys.deployment_key_file"),
+    ("webhook.secret", "webhook.secret_file"),
 ];
 
 /// Settings from the command line, as dotted keys.
@@ -265,6 +269,9 @@ impl Config {
         }
         if !self.redis.url_file.is_empty() {
             self.redis.url = read("redis.url_file", &self.redis.url_file)?;
+        }
+        if !self.webhook.secret_file.is_empty() {
+            self.webhook.secret = read("webhook.secret_file", &self.webhook.secret_file)?;
         }
         // In dev mode the key file is made on the first run.
         let key_file = &self.keys.deployment_key_file;

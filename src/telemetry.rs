@@ -6,9 +6,9 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
-/// Bytes that are no HTTP are their sender's error, and told to the sender; actix logs them as ours. A
-/// filter that names this target shows them again.
-const NOT_OURS: &str = "actix_http::h1=off";
+/// Bytes that are no HTTP, or no WebSocket, are their sender's error, and told to the sender; actix logs them
+/// as ours. A filter that names these targets shows them again.
+const NOT_OURS: &str = "actix_http::h1=off,actix_http::ws=off";
 
 /// Starts logging to standard error. Only the first call of a process counts.
 ///

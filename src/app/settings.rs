@@ -1,10 +1,12 @@
 //! From settings to what services and the HTTP client are told.
 
-use crate::config::{Config, Mode};
+use crate::config::{self, Config, Mode};
 use crate::crypto::client_keys::ClientKeySet;
+use crate::domain::WebhookSecret;
 use crate::outbound::{Outbound, OutboundPolicy};
 use crate::service::Policy;
 use crate::service::hints::HintIssuer;
+use crate::service::publish_event::Webhook;
 use crate::service::quiet::QuietPolicy;
 use anyhow::Context as _;
 
@@ -53,6 +55,19 @@ fn hint_issuers(config: &Config) -> anyhow::Result<Vec<HintIssuer>> {
         })
     };
     config.ciba.hint_issuers.iter().map(read).collect()
+}
+
+/// Who is told of events, if anybody.
+pub fn webhook(config: &Config, outbound: &Outbound) -> anyhow::Result<Option<Webhook>> {
+    let config::Webhook { url, secret, .. } = &config.webhook;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    outbound.check_url(url).context("webhook.url")?;
+    Ok(Some(Webhook {
+        url: url.clone(),
+        secrets: WebhookSecret::parse_all(secret).context("webhook.secret")?,
+    }))
 }
 
 pub fn outbound(config: &Config) -> anyhow::Result<Outbound> {

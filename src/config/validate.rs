@@ -75,6 +75,7 @@ impl Config {
         }
         self.prompts.validate()?;
         self.push.validate()?;
+        self.webhook.validate()?;
         self.keys.validate(&self.tokens, &self.ciba)
     }
 }

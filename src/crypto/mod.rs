@@ -18,6 +18,7 @@ mod open_keys;
 pub mod password;
 pub mod seal;
 pub mod signature;
+pub mod webhook;
 
 pub use client_keys::ClientKeySet;
 pub use key_record::{

@@ -84,6 +84,17 @@ impl Job {
         }
     }
 
+    /// When it is tried again.
+    pub const fn retries(&self) -> RetrySchedule {
+        match self {
+            Self::PublishEvent { .. } => RetrySchedule::EVENT,
+            Self::NotifyDevice { .. }
+            | Self::NotifyClient { .. }
+            | Self::NotifyResolved { .. }
+            | Self::HandleFraud { .. } => RetrySchedule::DELIVERY,
+        }
+    }
+
     /// After this there is nothing left to do it for.
     pub fn deadline(&self) -> Timestamp {
         match self {
@@ -108,6 +119,12 @@ impl RetrySchedule {
     pub const DELIVERY: Self = Self {
         first: Duration::from_millis(500),
         longest: Duration::from_secs(60),
+    };
+
+    /// Of what somebody reads later, at an endpoint that may be away for days.
+    pub const EVENT: Self = Self {
+        first: Duration::from_secs(5),
+        longest: Duration::from_secs(3600),
     };
 
     /// The due time after `attempts` failed ones, spread by up to a fifth either way by `jitter`
@@ -140,16 +157,19 @@ mod tests {
     fn delays_double_up_to_the_cap() {
         let now = Timestamp::from_millis(0);
         let far = Timestamp::from_millis(i64::MAX);
-        let delay = |attempts| {
-            RetrySchedule::DELIVERY
+        let delay_of = |schedule: RetrySchedule, attempts| {
+            schedule
                 .next(attempts, now, now, far, 127)
                 .map(Timestamp::millis)
         };
+        let delay = |attempts| delay_of(RetrySchedule::DELIVERY, attempts);
+        let event = |attempts| delay_of(RetrySchedule::EVENT, attempts);
         let near = |got: Option<i64>, want: i64| {
             got.is_some_and(|got| (got - want).abs() <= want / 100 + 1)
         };
         assert!(near(delay(1), 500) && near(delay(2), 1000) && near(delay(3), 2000));
         assert!(near(delay(30), 60_000) && near(delay(u32::MAX), 60_000));
+        assert!(near(event(1), 5_000) && near(event(2), 10_000) && near(event(99), 3_600_000));
     }
 
     proptest! {

@@ -31,6 +31,7 @@ pub mod strict_json;
 pub mod time;
 pub mod token;
 pub mod user;
+pub mod webhook;
 
 pub use approval::{Approval, Decision, DenyReason};
 pub use binding_message::BindingMessage;
@@ -47,3 +48,4 @@ pub use secret::{AuthReqId, Secret};
 pub use signature_algorithm::SignatureAlgorithm;
 pub use time::Timestamp;
 pub use user::User;
+pub use webhook::WebhookSecret;

@@ -10,14 +10,20 @@ use crate::domain::{RequestId, Timestamp, strict_json};
 use crate::service::authenticate_device::{AuthenticatedDevice, ProvenRequest};
 use crate::service::streams::{Change, Following, StreamPlace};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::Payload as DevPayload;
+use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Bytes, Payload, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{FromRequest as _, HttpRequest, HttpResponse};
 use actix_ws::{
     AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session,
 };
+use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::io::ErrorKind;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tracing::Instrument as _;
@@ -29,6 +35,9 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const UNANSWERED: u32 = 3;
 /// The largest message that is read, in bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
+/// Bytes that may come before one of them makes a message: more than a connection reads at once, which may
+/// be many messages.
+const MAX_UNREAD: usize = 256 * 1024;
 
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
@@ -42,8 +51,18 @@ async fn stream(app: App, request: HttpRequest, payload: Payload) -> Result<Http
     if app.draining.is_cancelled() {
         return Err(Problem::unavailable());
     }
-    let (response, session, messages) =
-        actix_ws::handle(&request, payload).map_err(|_| Problem::upgrade_required())?;
+    let unread = Rc::new(Cell::new(0));
+    let metered = Metered {
+        payload: payload.into_inner(),
+        unread: unread.clone(),
+    };
+    let mut metered = DevPayload::Stream {
+        payload: metered.boxed_local(),
+    };
+    let not_offered = |_| Problem::upgrade_required();
+    let payload = Payload::from_request(&request, &mut metered).into_inner();
+    let payload = payload.map_err(not_offered)?;
+    let (response, session, messages) = actix_ws::handle(&request, payload).map_err(not_offered)?;
     let Some(place) = app.take_stream_place() else {
         metrics::counter!("assent_shed_total", "worth" => "streams").increment(1);
         return Err(Problem::unavailable());
@@ -60,6 +79,7 @@ async fn stream(app: App, request: HttpRequest, payload: Payload) -> Result<Http
             .map_or_else(String::new, ToString::to_string),
         session,
         messages,
+        unread,
     };
     let conversation = conversation.hold(place).in_current_span();
     Ok(response
@@ -68,6 +88,29 @@ async fn stream(app: App, request: HttpRequest, payload: Payload) -> Result<Http
             frames,
         })
         .map_into_boxed_body())
+}
+
+/// What comes from the phone, counted: the library looks at a frame's length only when all of it is there,
+/// and would keep whatever is sent until then.
+struct Metered {
+    payload: DevPayload,
+    /// Bytes that have come since the last message.
+    unread: Rc<Cell<usize>>,
+}
+
+impl Stream for Metered {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = Pin::new(&mut self.payload).poll_next(context);
+        if let Poll::Ready(Some(Ok(bytes))) = &polled {
+            self.unread.set(self.unread.get() + bytes.len());
+            if self.unread.get() > MAX_UNREAD {
+                return Poll::Ready(Some(Err(PayloadError::Overflow)));
+            }
+        }
+        polled
+    }
 }
 
 /// The frames that go to the phone, and the conversation that makes them.
@@ -146,6 +189,7 @@ struct Conversation {
     path: String,
     session: Session,
     messages: AggregatedMessageStream,
+    unread: Rc<Cell<usize>>,
 }
 
 impl Conversation {
@@ -204,8 +248,11 @@ impl Conversation {
                 }
             }
         };
-        let first = strict_json::parse(text.as_bytes()).and_then(serde_json::from_value);
-        let first: FirstMessage = first.map_err(|_| Problem::proof_missing())?;
+        let first = strict_json::parse(text.as_bytes()).ok();
+        // An array of the members' values would do for a derived reader.
+        let first = first.filter(serde_json::Value::is_object);
+        let first = first.and_then(|first| serde_json::from_value::<FirstMessage>(first).ok());
+        let first = first.ok_or_else(Problem::proof_missing)?;
         let proven = ProvenRequest {
             method: "GET",
             path: &self.path,
@@ -254,6 +301,7 @@ impl Conversation {
         &mut self,
         message: Option<Result<AggregatedMessage, ProtocolError>>,
     ) -> Result<Heard, End> {
+        self.unread.set(0);
         match message {
             None => Err(End::Gone),
             Some(Ok(AggregatedMessage::Text(text))) => Ok(Heard::Text(text.to_string())),
@@ -265,6 +313,10 @@ impl Conversation {
             }
             Some(Ok(AggregatedMessage::Close(reason))) => Err(End::Closed(reason)),
             Some(Err(ProtocolError::Overflow)) => Err(Problem::message_too_large().into()),
+            // Frames or pieces that are too large together; and a broken connection, where nobody hears it.
+            Some(Err(ProtocolError::Io(error))) if error.kind() == ErrorKind::Other => {
+                Err(Problem::message_too_large().into())
+            }
             Some(Err(_)) => Err(End::Garbled),
         }
     }

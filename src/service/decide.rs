@@ -377,8 +377,8 @@ impl Services {
             client: decided.client_id.clone(),
             request: decided.request_id,
         };
-        let tell = self.publish(reported, decided.partition, decided.decided_at);
-        vec![handle, tell]
+        let told = self.event(reported, decided.partition, decided.decided_at);
+        std::iter::once(handle).chain(told).collect()
     }
 
     /// Tells the projection what the Ledger already knows. Its failure is no failure: the next sweep

@@ -3,7 +3,7 @@
 use super::authenticate_device::AuthenticatedDevice;
 use super::{Services, log_device};
 use crate::domain::device::{DeviceDescription, DeviceState, InvalidPushTarget, Platform};
-use crate::domain::{AppId, Device, DeviceId, Secret, User};
+use crate::domain::{AppId, Device, DeviceId, EventKind, Partition, Secret, User, UserId};
 use crate::store::StoreError;
 use serde_json::json;
 
@@ -101,19 +101,28 @@ impl Services {
         let owner = self.owner(device).await?;
         let payload = json!({ "user": owner.id, "device": device.id, "by": by.as_str() });
         let entry = self.entry(kind, now, payload);
+        let revoked = EventKind::DeviceRevoked {
+            user: owner.id.clone(),
+            device: device.id.clone(),
+            by: by.as_str().into(),
+        };
+        let event = (to == DeviceState::Revoked)
+            .then(|| self.event(revoked, owner.partition, now))
+            .flatten();
         let moved = self
             .directory
-            .move_device(&device.id, owner.partition, from, to, now, entry)
+            .move_device(device, from, to, now, entry, event.as_ref())
             .await?;
         if moved {
-            self.announce(&owner).await;
+            self.jobs_ready.notify_waiters();
+            self.announce(&owner.id, owner.partition).await;
         }
         Ok(moved)
     }
 
     /// Has the person's streams look again at once. They would do so by themselves, a little later.
-    pub(super) async fn announce(&self, user: &User) {
-        if let Err(error) = self.pending.announce(&user.id, user.partition).await {
+    pub(super) async fn announce(&self, user: &UserId, partition: Partition) {
+        if let Err(error) = self.pending.announce(user, partition).await {
             tracing::warn!(%error, "streams are not told; they will look by themselves");
         }
     }

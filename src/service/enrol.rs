@@ -8,7 +8,7 @@ use crate::domain::device::{
     DeviceDescription, DeviceState, InvalidPublicKey, InvalidPushTarget, PublicKey,
 };
 use crate::domain::enrolment::{ALPHABET, EnrolmentCode, TYPED_LEN};
-use crate::domain::{AppId, Device, Secret, Timestamp, User};
+use crate::domain::{AppId, Device, EventKind, Secret, Timestamp, User};
 use crate::store::StoreError;
 use crate::store::sql::directory::{Bound, NewEnrolment, StoredEnrolment};
 use serde::Deserialize;
@@ -173,14 +173,27 @@ impl Services {
             "platform": device.description.platform,
         });
         let entry = self.entry("device.enrolled", now, payload);
+        let enrolled = EventKind::DeviceEnrolled {
+            user: user.id.clone(),
+            device: device.id.clone(),
+        };
+        let event = self.event(enrolled, user.partition, now);
         let bound = self
             .directory
-            .bind_device(&stored.link_hash, &device, user.partition, now, entry)
+            .bind_device(
+                &stored.link_hash,
+                &device,
+                user.partition,
+                now,
+                entry,
+                event.as_ref(),
+            )
             .await?;
         match bound {
             Bound::Yes => {
                 tracing::info!(device = log_device(&device.id), "device enrolled");
                 metrics::counter!("assent_devices_enrolled_total").increment(1);
+                self.jobs_ready.notify_waiters();
                 Ok(device)
             }
             Bound::Closed => Err(EnrolError::Code),

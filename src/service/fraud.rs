@@ -22,22 +22,21 @@ impl Services {
         if !self.policy.quiet.lock_device {
             return Ok(());
         }
+        let Some(device) = self.directory.device(device).await? else {
+            return Ok(());
+        };
         let now = self.clock.now();
-        let entry = self.entry(
-            "device.locked",
-            now,
-            json!({ "user": user, "device": device, "why": "fraud reported" }),
-        );
+        let payload = json!({ "user": user, "device": device.id, "why": "fraud reported" });
+        let entry = self.entry("device.locked", now, payload);
         let (from, to) = (&[DeviceState::Active], DeviceState::Pending);
         let locked = self
             .directory
-            .move_device(device, partition, from, to, now, entry)
+            .move_device(&device, from, to, now, entry, None)
             .await?;
         if locked {
-            tracing::info!(
-                device = log_device(device),
-                "device locked after a report of fraud"
-            );
+            let device = log_device(&device.id);
+            tracing::info!(device, "device locked after a report of fraud");
+            self.announce(user, partition).await;
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
 //! [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`quiet`], [`fraud`],
-//! [`deliveries`], [`userinfo`], [`administer`], [`rotate_keys`], [`test_push`] and [`audit`].
+//! [`deliveries`], [`userinfo`], [`administer`], [`rotate_keys`], [`test_push`], [`audit`] and
+//! [`publish_event`].
 
 pub mod administer;
 pub mod audit;
@@ -22,6 +23,7 @@ pub mod mint;
 pub mod notify_client;
 pub mod notify_device;
 pub mod notify_resolved;
+pub mod publish_event;
 pub mod quiet;
 pub mod reconcile;
 pub mod redeem;
@@ -39,7 +41,7 @@ use crate::clock::Clock;
 use crate::crypto::KeyRing;
 use crate::domain::breaker::Breakers;
 use crate::domain::prompts::PromptBudgets;
-use crate::domain::{ClientId, DeviceId, Event, EventKind, Job, Partition, RequestId, Timestamp};
+use crate::domain::{ClientId, DeviceId, RequestId, Timestamp};
 use crate::entropy::Entropy;
 use crate::outbound::Outbound;
 use crate::push::PushSender;
@@ -52,6 +54,7 @@ use client_assertion::ClientKeyCache;
 use held_polls::HeldPolls;
 use hints::HintIssuer;
 use notify_client::PER_CLIENT;
+use publish_event::{PUBLISHED_AT_ONCE, Webhook};
 use quiet::QuietPolicy;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,6 +122,8 @@ pub struct Parts {
     pub replays: Arc<dyn ReplayCache>,
     pub push: Arc<dyn PushSender>,
     pub outbound: Outbound,
+    /// Who is told of events; `None`: nobody, and none are written down.
+    pub webhook: Option<Webhook>,
     pub keys: Arc<KeyRing>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -136,6 +141,8 @@ pub struct Services {
     /// Streams that look at a time.
     looking: Semaphore,
     notified: Breakers<ClientId>,
+    /// Events that are told at a time.
+    publishing: Semaphore,
     /// One at a time, so that no older view of the keys replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
     /// Slow hashes at a time.
@@ -161,6 +168,7 @@ impl Services {
             streams: OpenStreams::default(),
             looking: Semaphore::new(LOOKS_AT_ONCE),
             notified: Breakers::new(PER_CLIENT),
+            publishing: Semaphore::new(PUBLISHED_AT_ONCE),
             reloading: tokio::sync::Mutex::default(),
             hashing: Semaphore::new(2),
             jobs_ready: Notify::new(),
@@ -171,18 +179,6 @@ impl Services {
     /// A random identifier of 128 bits in base64url.
     pub fn random_id(&self) -> String {
         crate::crypto::base64url(&self.entropy.bytes::<16>())
-    }
-
-    /// The job that tells the operator's systems.
-    fn publish(&self, kind: EventKind, partition: Partition, at: Timestamp) -> Job {
-        Job::PublishEvent {
-            event: Event {
-                id: self.random_id(),
-                at,
-                partition,
-                kind,
-            },
-        }
     }
 
     /// An audit entry with a salt of its own.

@@ -32,6 +32,16 @@ pub enum Delivered {
     Refused { reason: String },
 }
 
+impl Delivered {
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry { .. } => "retry",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
 impl Services {
     /// Sends what there is to say about a decided request.
     pub async fn notify_client(&self, id: RequestId) -> Result<Delivered, StoreError> {
@@ -184,11 +194,7 @@ impl Services {
             Some(Change::Closed) => tracing::info!(client = %client.id, "a client works again"),
             None => {}
         }
-        let label = match &delivered {
-            Delivered::Done => "done",
-            Delivered::Retry { .. } => "retry",
-            Delivered::Refused { .. } => "refused",
-        };
+        let label = delivered.label();
         let mode = client.registration.delivery.mode();
         tracing::info!(
             request = log_id(decided.request_id),

@@ -185,7 +185,7 @@ impl Services {
         let mut new = NewRequest {
             job: (!is_quiet).then(|| notify_device(&facts)),
             budgets: self.policy.prompt_budgets,
-            instead: (!asked.is_decoy).then(|| self.prompts_exceeded(&facts, now)),
+            instead: self.prompts_exceeded(&facts, now),
             per_client: registration.open_requests_per_user,
             per_user: self.policy.open_requests_per_user,
             facts,
@@ -221,12 +221,16 @@ impl Services {
         })
     }
 
-    fn prompts_exceeded(&self, facts: &Facts, now: Timestamp) -> Job {
+    /// The job that tells of it; the same one as long as it is about the same trouble.
+    fn prompts_exceeded(&self, facts: &Facts, now: Timestamp) -> Option<Job> {
+        if facts.decoy {
+            return None;
+        }
         let kind = EventKind::PromptsExceeded {
             user: facts.user_id.clone(),
             client: facts.client_id.clone(),
         };
-        self.publish(kind, facts.partition, now)
+        self.event(kind, facts.partition, now)
     }
 
     fn validate(

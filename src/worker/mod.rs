@@ -1,6 +1,5 @@
 //! Work that nobody waits for: due jobs, and what is done every few seconds.
 
-use crate::domain::job::RetrySchedule;
 use crate::domain::key::RELOAD_EVERY;
 use crate::domain::{Job, RequestKey, Timestamp};
 use crate::service::Services;
@@ -107,11 +106,15 @@ impl Worker {
         let [jitter] = self.services.entropy.bytes::<1>();
         let deadline = claim.job.deadline();
         let due = again.and_then(|earliest| {
-            RetrySchedule::DELIVERY.next(claim.attempt, now, earliest, deadline, jitter)
+            claim
+                .job
+                .retries()
+                .next(claim.attempt, now, earliest, deadline, jitter)
         });
         match due {
             Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
             None => {
+                self.services.tell_of_dead_job(claim, &reason).await?;
                 let buried = match &claim.job {
                     Job::NotifyClient {
                         request_id,
@@ -181,14 +184,11 @@ impl Worker {
                     .await?;
                 Attempt::Done
             }
-            // Nobody has asked to be told.
-            Job::PublishEvent { .. } => Attempt::Done,
             Job::NotifyClient { request_id, .. } => {
-                match self.services.notify_client(*request_id).await? {
-                    Delivered::Done => Attempt::Done,
-                    Delivered::Retry { reason } => Attempt::Again(reason, now),
-                    Delivered::Refused { reason } => Attempt::Never(reason),
-                }
+                Attempt::of(self.services.notify_client(*request_id).await?, now)
+            }
+            Job::PublishEvent { event } => {
+                Attempt::of(self.services.publish_event(event).await, now)
             }
         })
     }
@@ -200,6 +200,16 @@ enum Attempt {
     /// Not before the time.
     Again(String, Timestamp),
     Never(String),
+}
+
+impl Attempt {
+    fn of(delivered: Delivered, now: Timestamp) -> Self {
+        match delivered {
+            Delivered::Done => Self::Done,
+            Delivered::Retry { reason } => Self::Again(reason, now),
+            Delivered::Refused { reason } => Self::Never(reason),
+        }
+    }
 }
 
 impl From<Notified> for Attempt {

@@ -33,5 +33,7 @@ mod secrets;
 mod several_nodes;
 mod sql_traps;
 mod stores;
+mod stream;
 mod support;
 mod token_life;
+mod webhooks;

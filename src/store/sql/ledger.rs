@@ -26,6 +26,7 @@ use sqlx::any::AnyRow;
 use std::sync::Arc;
 
 mod decision;
+mod events;
 mod responses;
 
 pub use decision::OpenDecision;

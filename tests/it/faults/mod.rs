@@ -18,6 +18,7 @@ mod redis_nodes;
 mod redis_servers;
 mod refuse;
 mod storm;
+mod webhooks;
 mod wire;
 
 /// Without the feature the binary has no steps to die at, and the tests that need them are not built.

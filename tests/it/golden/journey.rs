@@ -4,6 +4,7 @@ use super::{Names, assert_golden};
 use crate::bad_input::forge::Pen;
 use crate::bad_input::wire::Request;
 use crate::bad_input::{proven, with_proof};
+use crate::stream::line::Line;
 use crate::support::{Backend, CIBA_GRANT, TestApp, request_id};
 use assent::domain::{Decision, DenyReason};
 use assent::phone::EnrolmentLink;
@@ -99,6 +100,13 @@ async fn the_life_of_a_phone() {
     let proof = phone.sign("device-proof+jwt", &claims);
     assert_golden("device-proof", &names.apply(&json!(proof)));
     assert_golden("inbox", &get(inbox).await);
+    let (mut line, ready) = Line::of(&app, &phone).await;
+    let another = bank.start("alice").await;
+    let arrives = line.next().await;
+    app.cancel(&bank, &another).await.unwrap();
+    let conversation = json!([ready, arrives, line.next().await]);
+    let named = names.clone().with(request_id(&another), "<another_id>");
+    assert_golden("stream", &named.apply(&conversation));
     let path = format!("{inbox}/{}", request_id(&id));
     assert_golden("challenge", &get(&path).await);
 

@@ -27,19 +27,19 @@ const RANDOM: &[&str] = &[
 
 /// Names for values of this run.
 #[derive(Clone, Default)]
-struct Names(Vec<(String, &'static str)>);
+pub struct Names(Vec<(String, &'static str)>);
 
 impl Names {
-    fn of(app: &TestApp) -> Self {
+    pub fn of(app: &TestApp) -> Self {
         Self(vec![(app.url.clone(), "<issuer>")])
     }
 
-    fn with(mut self, value: impl ToString, name: &'static str) -> Self {
+    pub fn with(mut self, value: impl ToString, name: &'static str) -> Self {
         self.0.push((value.to_string(), name));
         self
     }
 
-    fn apply(&self, value: &Value) -> Value {
+    pub fn apply(&self, value: &Value) -> Value {
         match value {
             Value::Object(members) => {
                 let named = |(name, value): (&String, &Value)| {
@@ -106,7 +106,7 @@ fn taken_apart(text: &str) -> Option<Value> {
 
 /// Holds a document against its file.
 #[track_caller]
-fn assert_golden(name: &str, document: &Value) {
+pub fn assert_golden(name: &str, document: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.json"));
     let expected = fs::read_to_string(path).unwrap_or_default();
     let actual = serde_json::to_string_pretty(document).unwrap() + "\n";
@@ -142,8 +142,9 @@ fn every_code_is_shown() {
         let source = fs::read_to_string(file.unwrap().path()).unwrap();
         // A status, then the code; or a code alone where the status is always the same.
         let after_status = source.split("StatusCode::").skip(1).filter_map(|rest| {
-            rest.split_once(',')
-                .and_then(|(_, rest)| rest.trim_start().strip_prefix('"'))
+            let (status, rest) = rest.split_once(',')?;
+            let is_name = status.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+            rest.trim_start().strip_prefix('"').filter(|_| is_name)
         });
         let alone = [
             "bad(\"",

@@ -5,18 +5,20 @@ use super::{Names, assert_golden};
 use crate::bad_input::forge::Pen;
 use crate::bad_input::wire::{Request, exchange, parse};
 use crate::bad_input::{proven, with_proof};
+use crate::stream::line::{self, Line};
 use crate::support::pem;
 use crate::support::process::pause;
 use crate::support::{Backend, TestApp, registration, request_id, show as look};
 use assent::crypto::generate::generate;
 use assent::domain::client::Registration;
 use assent::domain::{Decision, SignatureAlgorithm};
-use assent::phone::ShownRequest;
+use assent::phone::{Phone, ShownRequest};
 use assent::service::devices::Actor;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use tokio_tungstenite::tungstenite::Message;
 
 /// The settings of a server that sends to one push service.
 fn web_push(folder: &Path) -> PathBuf {
@@ -289,6 +291,9 @@ async fn every_problem() {
     let old = Pen::of(&phone);
     show("device_known", enrol(&old, code, old.jwk(), "")).await;
 
+    show("upgrade_required", Request::new("GET", line::PATH)).await;
+    let over_a_stream = over_a_stream(&app, &phone, &names).await;
+
     app.backend
         .execute("UPDATE devices SET public_jwk = 'x'")
         .await;
@@ -311,6 +316,7 @@ async fn every_problem() {
     for (name, answer) in elsewhere {
         problems.insert(name.into(), answer);
     }
+    problems.extend(over_a_stream);
 
     let mut titles = BTreeMap::new();
     for answer in problems.values() {
@@ -319,4 +325,37 @@ async fn every_problem() {
         assert_eq!(*first, title, "of {code}");
     }
     assert_golden("problems", &Value::Object(problems));
+}
+
+/// Over a stream: the same documents, and then the end.
+async fn over_a_stream(app: &TestApp, phone: &Phone, names: &Names) -> Vec<(String, Value)> {
+    let mut shown = Vec::new();
+    let mut show = async |name: &str, line: Line, code: u16| {
+        let problem = line.ends_with(name, code).await;
+        let document = json!({ "body": names.apply(&problem), "closed": code });
+        shown.push((format!("{name}, stream"), document));
+    };
+    let mut line = Line::open(app).await;
+    line.send(Message::binary("x")).await;
+    show("message_not_text", line, 1008).await;
+    let mut line = Line::open(app).await;
+    line.send(Message::text("x".repeat(16 * 1024 + 1))).await;
+    show("message_too_large", line, 1009).await;
+    let mut line = Line::open(app).await;
+    let mut late = phone.proof_claims("GET", line::PATH, b"");
+    late["iat"] = 0.into();
+    let proof = phone.sign("device-proof+jwt", &late);
+    line.say(json!({ "proof": proof })).await;
+    show("clock_skew", line, 1008).await;
+    let (first, _) = Line::of(app, phone).await;
+    let (_second, _) = Line::of(app, phone).await;
+    let (_third, _) = Line::of(app, phone).await;
+    show("stream_replaced", first, 1008).await;
+    let line = Line::open(app).await;
+    while app.services().open_streams() != 3 {
+        pause(5).await;
+    }
+    app.advance(5);
+    show("phone_silent", line, 1008).await;
+    shown
 }

@@ -90,7 +90,7 @@ async fn everything_is_read_back_as_it_was_written(backend: Backend) {
         .unwrap();
     let mut device = new_device(&alice);
     directory
-        .bind_device("link 1", &device, alice.partition, START, entry())
+        .bind_device("link 1", &device, alice.partition, START, entry(), None)
         .await
         .unwrap();
     for hash in ["link 1", "lookup 1"] {
@@ -196,7 +196,7 @@ async fn locks_and_states_change_once(backend: Backend) {
     let (client, user) = (house.client("bank").await, house.user("alice").await);
     let device = house.device(&user).await;
     let moved = async |from: &[DeviceState], to, now| {
-        let moved = directory.move_device(&device.id, user.partition, from, to, now, entry());
+        let moved = directory.move_device(&device, from, to, now, entry(), None);
         moved.await.unwrap()
     };
     use DeviceState::{Active, Pending, Revoked};

@@ -33,7 +33,7 @@ async fn one_enrolment_binds_one_device(backend: Backend) {
             (house.directory.clone(), new_device(&user), user.partition);
         async move {
             let bound = directory
-                .bind_device("link 1", &device, partition, START, entry())
+                .bind_device("link 1", &device, partition, START, entry(), None)
                 .await;
             (device.id, bound.unwrap())
         }
@@ -68,7 +68,7 @@ async fn a_closed_enrolment_binds_none(backend: Backend) {
     let bind = async |link: &str, device: Device, now: Timestamp| {
         let bound = house
             .directory
-            .bind_device(link, &device, user.partition, now, entry());
+            .bind_device(link, &device, user.partition, now, entry(), None);
         bound.await.unwrap()
     };
     let device = new_device(&user);

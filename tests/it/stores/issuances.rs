@@ -334,14 +334,13 @@ async fn who_is_locked_before_the_redemption_is_seen(backend: Backend) {
         standing().await,
         (true, true, Some(cast.device.key.clone()))
     );
-    let (device, partition) = (&cast.device.id, cast.user.partition);
     let revoked = directory.move_device(
-        device,
-        partition,
+        &cast.device,
         &[DeviceState::Active],
         DeviceState::Revoked,
         START,
         entry(),
+        None,
     );
     assert!(revoked.await.unwrap());
     assert_eq!(standing().await, (true, true, None));

@@ -233,9 +233,8 @@ async fn who_is_locked_before_the_decision_is_seen(backend: Backend) {
         (DeviceState::Pending, DeviceState::Active, key.clone()),
         (DeviceState::Active, DeviceState::Revoked, None),
     ] {
-        let (device, partition) = (&cast.device.id, cast.user.partition);
         let moved = directory
-            .move_device(device, partition, &[from], to, START, entry())
+            .move_device(&cast.device, &[from], to, START, entry(), None)
             .await;
         assert!(moved.unwrap());
         assert_eq!(standing().await, (true, true, seen));

@@ -96,7 +96,7 @@ pub async fn bind_device(directory: &Directory, user: &User) -> Device {
         .await
         .unwrap();
     let link = &enrolment.link_hash;
-    let bound = directory.bind_device(link, &device, user.partition, START, entry());
+    let bound = directory.bind_device(link, &device, user.partition, START, entry(), None);
     assert_eq!(bound.await.unwrap(), Bound::Yes);
     device
 }

@@ -23,9 +23,15 @@ pub struct Notification {
     pub authorization: String,
     pub content_type: String,
     pub body: String,
+    head: String,
 }
 
 impl Notification {
+    /// A header's value; empty when it is not there.
+    pub fn header(&self, name: &str) -> String {
+        header(&self.head, name)
+    }
+
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -110,6 +116,7 @@ async fn serve(
         authorization: header(&head, "authorization"),
         content_type: header(&head, "content-type"),
         body,
+        head,
     });
     let document = document.lock().unwrap().clone();
     if let Some(document) = document {

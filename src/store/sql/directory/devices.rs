@@ -2,9 +2,10 @@
 
 use super::Directory;
 use crate::domain::device::{Device, DeviceDescription, DeviceState, Platform, PublicKey};
-use crate::domain::{AppId, DeviceId, Partition, Secret, Timestamp, UserId};
+use crate::domain::{AppId, DeviceId, Job, Partition, Secret, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::sql::audit::{self, AuditEntry, chain_of, commit_if_changed};
+use crate::store::sql::jobs::{self, LEDGER_QUEUE};
 use crate::store::sql::row::Located;
 use sqlx::any::AnyRow;
 
@@ -41,31 +42,35 @@ impl Directory {
         rows.iter().map(|row| self.read_device(row)).collect()
     }
 
-    /// Moves a device from one state to another; false when it was not in `from`.
+    /// Moves a device from one state to another, and adds the job that tells of it; false when it was not in
+    /// `from`.
     pub async fn move_device(
         &self,
-        device: &DeviceId,
-        partition: Partition,
+        device: &Device,
         from: &[DeviceState],
         to: DeviceState,
         now: Timestamp,
         entry: AuditEntry,
+        event: Option<&Job>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.db.begin().await?;
-        let head = audit::take_head(&mut tx, chain_of(partition)).await?;
+        let head = audit::take_head(&mut tx, chain_of(device.partition)).await?;
         let revoked_at = (to == DeviceState::Revoked).then(|| now.millis());
         let mut changed = 0;
         for state in from {
             let done = sqlx::query(
                 "UPDATE devices SET state = $3, revoked_at = $4 WHERE id = $1 AND state = $2",
             )
-            .bind(device.as_str())
+            .bind(device.id.as_str())
             .bind(state.as_str())
             .bind(to.as_str())
             .bind(revoked_at)
             .execute(&mut *tx)
             .await?;
             changed += done.rows_affected();
+        }
+        if let Some(event) = event {
+            jobs::insert(&mut tx, LEDGER_QUEUE, event, now).await?;
         }
         commit_if_changed(tx, head, entry, changed).await
     }

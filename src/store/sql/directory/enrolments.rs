@@ -3,9 +3,10 @@
 use super::Directory;
 use crate::domain::device::Device;
 use crate::domain::enrolment::{Enrolment, MAX_TRIES};
-use crate::domain::{AppId, DeviceId, Partition, Timestamp, UserId};
+use crate::domain::{AppId, DeviceId, Job, Partition, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::sql::audit::{self, AuditEntry, chain_of, commit_if_changed};
+use crate::store::sql::jobs::{self, LEDGER_QUEUE};
 use crate::store::sql::row::Located;
 
 /// The hashes under which an enrolment's codes are stored.
@@ -96,7 +97,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Binds a device to the person of an open enrolment, once.
+    /// Binds a device to the person of an open enrolment, once, and adds the job that tells of it.
     pub async fn bind_device(
         &self,
         link_hash: &str,
@@ -104,6 +105,7 @@ impl Directory {
         partition: Partition,
         now: Timestamp,
         entry: AuditEntry,
+        event: Option<&Job>,
     ) -> Result<Bound, StoreError> {
         let mut tx = self.db.begin().await?;
         let head = audit::take_head(&mut tx, chain_of(partition)).await?;
@@ -140,6 +142,9 @@ impl Directory {
         .bind(i64::from(MAX_TRIES))
         .execute(&mut *tx)
         .await?;
+        if let Some(event) = event {
+            jobs::insert(&mut tx, LEDGER_QUEUE, event, now).await?;
+        }
         let bound = commit_if_changed(tx, head, entry, used.rows_affected()).await?;
         Ok(if bound { Bound::Yes } else { Bound::Closed })
     }

@@ -1,11 +1,12 @@
-//! `assent push test`: can this phone be woken, and if not, what is to be done?
+//! `assent push test|log`: can this phone be woken, and was it? If not, what is to be done?
 
 use super::output::time;
-use super::{Context, device};
+use super::{Context, device, user};
 use crate::app;
 use crate::config::Overrides;
-use crate::domain::Device;
 use crate::domain::device::{DeviceState, Platform};
+use crate::domain::{Device, Timestamp};
+use crate::service::deliveries::Delivered;
 use crate::service::test_push::{PushOutcome, TestedPush};
 use clap::Subcommand;
 use serde_json::json;
@@ -20,51 +21,104 @@ pub enum Push {
         /// See `assent device list USER`
         device_id: String,
     },
+    /// Show how far a person's latest requests came on their way to each phone
+    Log {
+        /// The person's login
+        user: String,
+    },
 }
 
 impl Push {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let Self::Test { device_id } = self;
-        let gateways = app::push_gateways(&context.load(&Overrides::new())?)?;
-        let core = context.core().await?;
-        let device = device::find(&core, &device_id).await?;
-        anyhow::ensure!(
-            device.state != DeviceState::Revoked,
-            "the device is revoked; nothing wakes it any more"
-        );
-        // A server without gateways has a stand-in for them, which takes everything.
-        let tested = if gateways.is_empty() {
-            let (outcome, forgotten) = (PushOutcome::Unreachable, false);
-            TestedPush { outcome, forgotten }
-        } else {
-            core.services.test_push(&device).await?
-        };
-        core.db.close().await;
-        let outcome = &tested.outcome;
-        let (reason, explanation) = (outcome.reason(), explain(&tested, &device));
-        let platform = device.description.platform;
-        let (accepted, id) = match outcome {
-            PushOutcome::Accepted { id } => (true, id.as_deref()),
-            _ => (false, None),
-        };
-        let label = outcome.label();
-        let human = match reason {
-            Some(reason) => format!("{platform}: {label} ({})", reason.as_str()),
-            None => format!("{platform}: {label}"),
-        };
-        let value = json!({
-            "device_id": device.id,
-            "platform": platform,
-            "outcome": label,
-            "reason": reason.map(|reason| reason.as_str()),
-            "gateway_id": id,
-            "explanation": explanation,
-        });
-        context.output.result(&human, &value);
-        anyhow::ensure!(accepted, explanation);
-        context.output.say(&explanation);
-        Ok(())
+        match self {
+            Self::Test { device_id } => test(&device_id, context).await,
+            Self::Log { user } => log(&user, context).await,
+        }
     }
+}
+
+async fn test(device_id: &str, context: &Context) -> anyhow::Result<()> {
+    let gateways = app::push_gateways(&context.load(&Overrides::new())?)?;
+    let core = context.core().await?;
+    let device = device::find(&core, device_id).await?;
+    anyhow::ensure!(
+        device.state != DeviceState::Revoked,
+        "the device is revoked; nothing wakes it any more"
+    );
+    // A server without gateways has a stand-in for them, which takes everything.
+    let tested = if gateways.is_empty() {
+        let (outcome, forgotten) = (PushOutcome::Unreachable, false);
+        TestedPush { outcome, forgotten }
+    } else {
+        core.services.test_push(&device).await?
+    };
+    core.db.close().await;
+    let outcome = &tested.outcome;
+    let (reason, explanation) = (outcome.reason(), explain(&tested, &device));
+    let platform = device.description.platform;
+    let (accepted, id) = match outcome {
+        PushOutcome::Accepted { id } => (true, id.as_deref()),
+        _ => (false, None),
+    };
+    let label = outcome.label();
+    let human = match reason {
+        Some(reason) => format!("{platform}: {label} ({})", reason.as_str()),
+        None => format!("{platform}: {label}"),
+    };
+    let value = json!({
+        "device_id": device.id,
+        "platform": platform,
+        "outcome": label,
+        "reason": reason.map(|reason| reason.as_str()),
+        "gateway_id": id,
+        "explanation": explanation,
+    });
+    context.output.result(&human, &value);
+    anyhow::ensure!(accepted, explanation);
+    context.output.say(&explanation);
+    Ok(())
+}
+
+async fn log(login: &str, context: &Context) -> anyhow::Result<()> {
+    let core = context.core().await?;
+    let user = user::find(&core, login).await?;
+    let delivered = core.services.deliveries_of(&user).await?;
+    core.db.close().await;
+    let row = |one: &Delivered| {
+        let push = one.delivery.push.as_ref();
+        let said = push.and_then(|push| push.reason.clone().or(push.gateway_id.clone()));
+        vec![
+            time(one.asked_at),
+            one.request.to_string()[..12].to_owned(),
+            one.delivery.device.as_str()[..12].to_owned(),
+            one.state.to_string(),
+            push.map_or(0, |push| push.attempts).to_string(),
+            said.unwrap_or_default(),
+        ]
+    };
+    let value = |one: &Delivered| {
+        json!({
+            "request": one.request,
+            "asked_at": one.asked_at.secs(),
+            "device_id": one.delivery.device,
+            "state": one.state,
+            "push": one.delivery.push.as_ref().map(|push| json!({
+                "state": push.state,
+                "at": push.at.secs(),
+                "attempts": push.attempts,
+                "gateway_id": push.gateway_id,
+                "reason": push.reason,
+            })),
+            "fetched_at": one.delivery.fetched_at.map(Timestamp::secs),
+        })
+    };
+    context.output.table(
+        &["asked", "request", "device", "state", "attempts", "gateway"],
+        &delivered.iter().map(row).collect::<Vec<_>>(),
+        delivered.iter().map(value).collect(),
+        "No request of the last minutes is known for which a phone was to be woken.",
+    );
+    Ok(())
 }
 
 /// What it means, and what to do next.

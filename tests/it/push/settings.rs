@@ -127,3 +127,29 @@ async fn a_phone_without_a_gateway_waits_until_it_is_opened() {
     );
     assert_eq!(app.now(), START);
 }
+
+/// What the guide tells an operator to write down.
+#[test]
+fn the_settings_in_the_guide_open_all_gateways() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let key = |algorithm| pem("PRIVATE KEY", &generate(algorithm).0);
+    let account = serde_json::json!({
+        "project_id": "p", "private_key_id": "k", "client_email": "push@p.example",
+        "private_key": key(SignatureAlgorithm::Rs256), "token_uri": "https://oauth2.googleapis.com/token",
+    });
+    for (file, text) in [
+        ("AuthKey_ABC123DEFG.p8", key(SignatureAlgorithm::Es256)),
+        ("vapid.pem", key(SignatureAlgorithm::Es256)),
+        ("firebase.json", account.to_string()),
+    ] {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/push.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let blocks = guide.split("```toml\n").skip(1);
+    let settings: String = blocks.filter_map(|rest| rest.split("```").next()).collect();
+    let opened = gateways(folder, &settings.replace("/etc/assent", "FOLDER")).unwrap();
+    assert_eq!(opened.len(), 3, "{opened:?}");
+    assert_eq!(opened[0], "APNs (com.example.bank)");
+}

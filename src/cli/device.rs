@@ -17,9 +17,16 @@ pub enum Device {
         user: String,
     },
     /// Let a device take part that waits for confirmation
-    Confirm { device_id: String },
+    Confirm {
+        // A thumbprint in base64url may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
+        device_id: String,
+    },
     /// Revoke a device for ever
-    Revoke { device_id: String },
+    Revoke {
+        #[arg(allow_hyphen_values = true)]
+        device_id: String,
+    },
 }
 
 impl Device {

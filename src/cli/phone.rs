@@ -51,8 +51,10 @@ enum PhoneCommand {
     List,
     /// Show every request as it arrives, until interrupted
     Watch,
+    // An id in base64url may begin with a hyphen.
     /// Approve a request; without an id, the only one that waits
     Approve {
+        #[arg(allow_hyphen_values = true)]
         id: Option<String>,
         /// The code that the requester shows, where one must be typed
         #[arg(long)]
@@ -60,6 +62,7 @@ enum PhoneCommand {
     },
     /// Deny a request; without an id, the only one that waits
     Deny {
+        #[arg(allow_hyphen_values = true)]
         id: Option<String>,
         /// "This was not me" (fraud) or a mistake
         #[arg(long)]
@@ -328,4 +331,45 @@ fn read(path: &Path) -> anyhow::Result<phone::PhoneFile> {
         )
     })?;
     serde_json::from_str(&text).with_context(|| format!("{} does not hold a phone", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        phone: Phone,
+    }
+
+    #[test]
+    fn an_id_may_begin_with_a_hyphen() {
+        let read = |arguments: &[&str]| {
+            let line = Line::try_parse_from([&["phone"], arguments].concat());
+            line.unwrap().phone.command
+        };
+        let id = "-lD34ivrw0dpikIzCCv_rM9DbE8YH_jQFBhjpCLBAWM";
+        for arguments in [
+            &["deny", id, "--reason", "fraud"][..],
+            &["deny", "--reason", "fraud", id],
+        ] {
+            let PhoneCommand::Deny { id: read, reason } = read(arguments) else {
+                panic!("a denial");
+            };
+            assert_eq!(
+                (read.as_deref(), reason),
+                (Some(id), Some(DenyReason::Fraud))
+            );
+        }
+        let PhoneCommand::Deny { id: None, reason } = read(&["deny", "--reason", "fraud"]) else {
+            panic!("a denial of the only one");
+        };
+        assert_eq!(reason, Some(DenyReason::Fraud));
+        let PhoneCommand::Approve { id: read } = read(&["approve", id, "--file", "x"]) else {
+            panic!("an approval");
+        };
+        assert_eq!(read.as_deref(), Some(id));
+    }
 }

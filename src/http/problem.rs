@@ -10,7 +10,7 @@ use crate::service::devices::PushTargetError;
 use crate::service::enrol::EnrolError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    CACHE_CONTROL, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    CACHE_CONTROL, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
@@ -115,6 +115,14 @@ impl Problem {
         )
     }
 
+    pub fn too_many_messages() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_messages",
+            "a stream is for listening: too many messages were sent",
+        )
+    }
+
     pub fn phone_silent(why: impl fmt::Display) -> Self {
         const TITLE: &str = "nothing was heard of the phone in time";
         Self::new(StatusCode::REQUEST_TIMEOUT, "phone_silent", TITLE).because(why)
@@ -179,7 +187,8 @@ impl ResponseError for Problem {
             response.insert_header((RETRY_AFTER, seconds));
         }
         if self.status == StatusCode::UPGRADE_REQUIRED {
-            response.insert_header((UPGRADE, "websocket"));
+            let offered = HeaderValue::from_static("websocket");
+            response.insert_header((UPGRADE, offered));
             response.insert_header((SEC_WEBSOCKET_VERSION, "13"));
         }
         hang_up_on_the_slow(&mut response, self.status);

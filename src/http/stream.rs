@@ -12,9 +12,9 @@ use crate::service::streams::{Change, Following, StreamPlace};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload as DevPayload;
 use actix_web::error::PayloadError;
-use actix_web::http::StatusCode;
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::web::{self, Bytes, Payload, ServiceConfig};
-use actix_web::{FromRequest as _, HttpRequest, HttpResponse};
+use actix_web::{FromRequest as _, HttpRequest, HttpResponse, ResponseError as _};
 use actix_ws::{
     AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session,
 };
@@ -38,6 +38,9 @@ const MAX_MESSAGE: usize = 16 * 1024;
 /// Bytes that may come before one of them makes a message: more than a connection reads at once, which may
 /// be many messages.
 const MAX_UNREAD: usize = 256 * 1024;
+/// Messages that a phone may send between two pings. What they make us answer has room in the connection's
+/// buffers even if nobody reads it: a conversation whose frames cannot leave would stand still, and never end.
+const MAX_HEARD: u32 = 100;
 
 pub fn configure(config: &mut ServiceConfig) {
     config.service(
@@ -47,7 +50,17 @@ pub fn configure(config: &mut ServiceConfig) {
     );
 }
 
-async fn stream(app: App, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+async fn stream(app: App, request: HttpRequest, payload: Payload) -> HttpResponse {
+    open(app, &request, payload).unwrap_or_else(|problem| {
+        let mut refused = problem.error_response();
+        // After such a request the connection is no good for another.
+        let head = refused.head_mut();
+        head.set_connection_type(ConnectionType::Close);
+        refused
+    })
+}
+
+fn open(app: App, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
     if app.draining.is_cancelled() {
         return Err(Problem::unavailable());
     }
@@ -60,9 +73,9 @@ async fn stream(app: App, request: HttpRequest, payload: Payload) -> Result<Http
         payload: metered.boxed_local(),
     };
     let not_offered = |_| Problem::upgrade_required();
-    let payload = Payload::from_request(&request, &mut metered).into_inner();
+    let payload = Payload::from_request(request, &mut metered).into_inner();
     let payload = payload.map_err(not_offered)?;
-    let (response, session, messages) = actix_ws::handle(&request, payload).map_err(not_offered)?;
+    let (response, session, messages) = actix_ws::handle(request, payload).map_err(not_offered)?;
     let Some(place) = app.take_stream_place() else {
         metrics::counter!("assent_shed_total", "worth" => "streams").increment(1);
         return Err(Problem::unavailable());
@@ -80,6 +93,7 @@ async fn stream(app: App, request: HttpRequest, payload: Payload) -> Result<Http
         session,
         messages,
         unread,
+        heard: 0,
     };
     let conversation = conversation.hold(place).in_current_span();
     Ok(response
@@ -190,6 +204,8 @@ struct Conversation {
     session: Session,
     messages: AggregatedMessageStream,
     unread: Rc<Cell<usize>>,
+    /// Messages since the last ping.
+    heard: u32,
 }
 
 impl Conversation {
@@ -240,7 +256,7 @@ impl Conversation {
                 message = self.messages.recv() => match self.heard(message).await? {
                     Heard::Text(text) => break text,
                     Heard::Binary => return Err(Problem::not_text().into()),
-                    Heard::Sign => {}
+                    Heard::Ping | Heard::Pong(_) => {}
                 },
                 () = app.draining.cancelled() => return Err(End::Draining),
                 () = &mut late => {
@@ -265,13 +281,18 @@ impl Conversation {
         let app = self.app.clone();
         let next_ping = || -> Timestamp { app.clock.now().plus(PING_EVERY) };
         let (mut ping_at, mut unanswered) = (next_ping(), 0);
+        let mut pinged = String::new();
         let replaced = following.replaced();
         let mut replaced = std::pin::pin!(replaced);
         loop {
             tokio::select! {
                 message = self.messages.recv() => {
-                    self.heard(message).await?;
-                    unanswered = 0;
+                    // Who does not read can say much, but not this.
+                    if let Heard::Pong(bytes) = self.heard(message).await?
+                        && bytes == pinged.as_bytes()
+                    {
+                        unanswered = 0;
+                    }
                 }
                 () = app.draining.cancelled() => return Err(End::Draining),
                 () = &mut replaced => return Err(Problem::stream_replaced().into()),
@@ -288,8 +309,11 @@ impl Conversation {
                     if unanswered == UNANSWERED {
                         return Err(Problem::phone_silent("no ping was answered for 60 s").into());
                     }
-                    self.session.ping(b"").await.map_err(|_| End::Gone)?;
+                    pinged = app.random_id();
+                    let ping = self.session.ping(pinged.as_bytes());
+                    ping.await.map_err(|_| End::Gone)?;
                     unanswered += 1;
+                    self.heard = 0;
                     ping_at = next_ping();
                 }
             }
@@ -302,14 +326,18 @@ impl Conversation {
         message: Option<Result<AggregatedMessage, ProtocolError>>,
     ) -> Result<Heard, End> {
         self.unread.set(0);
+        self.heard += 1;
+        if self.heard > MAX_HEARD {
+            return Err(Problem::too_many_messages().into());
+        }
         match message {
             None => Err(End::Gone),
             Some(Ok(AggregatedMessage::Text(text))) => Ok(Heard::Text(text.to_string())),
             Some(Ok(AggregatedMessage::Binary(_))) => Ok(Heard::Binary),
-            Some(Ok(AggregatedMessage::Pong(_))) => Ok(Heard::Sign),
+            Some(Ok(AggregatedMessage::Pong(bytes))) => Ok(Heard::Pong(bytes)),
             Some(Ok(AggregatedMessage::Ping(bytes))) => {
                 self.session.pong(&bytes).await.map_err(|_| End::Gone)?;
-                Ok(Heard::Sign)
+                Ok(Heard::Ping)
             }
             Some(Ok(AggregatedMessage::Close(reason))) => Err(End::Closed(reason)),
             Some(Err(ProtocolError::Overflow)) => Err(Problem::message_too_large().into()),
@@ -331,13 +359,13 @@ impl Conversation {
 enum Heard {
     Text(String),
     Binary,
-    /// Nothing but a sign of life.
-    Sign,
+    Ping,
+    Pong(Bytes),
 }
 
 /// The code with which a stream closes that ends in a problem (RFC 6455 7.4, and its registry).
 fn close_code(problem: &Problem) -> CloseCode {
-    match actix_web::ResponseError::status_code(problem) {
+    match problem.status_code() {
         StatusCode::PAYLOAD_TOO_LARGE => CloseCode::Size,
         StatusCode::SERVICE_UNAVAILABLE => CloseCode::Again,
         StatusCode::INTERNAL_SERVER_ERROR => CloseCode::Error,

@@ -273,6 +273,41 @@ async fn watching_shows_each_request_as_it_comes() {
     watch.ended(Duration::from_secs(5)).await;
 }
 
+/// A server that goes away and comes back, and one that has no stream to give.
+#[tokio::test(flavor = "multi_thread")]
+async fn watching_outlives_a_server() {
+    let site = Site::new(Backend::sqlite());
+    let mut server = site.serve().await;
+    let bank = Bank::new(&site);
+    succeeds(&site, &["user", "add", "alice"]);
+    let link = ticket(&site)["link"].as_str().unwrap().to_owned();
+    succeeds(&site, &["phone", "enrol", &link]);
+    bank.ask("first").await;
+    let mut watch = site.launch(site.command(&["phone", "watch"]));
+    let shows = async |text: &str| {
+        let until = SystemClock.now().plus(Duration::from_secs(30));
+        while !watch.output().contains(text) {
+            let late = SystemClock.now() > until;
+            assert!(!late, "{text}: {}{}", watch.output(), watch.log());
+            pause(50).await;
+        }
+    };
+    shows("first").await;
+    server.stop().await;
+    let none = ("ASSENT_SERVER__MAX_STREAMS", "0");
+    let mut server = site.serve_with(&[none]).await;
+    bank.ask("second").await;
+    shows("second").await;
+    server.stop().await;
+    let _server = site.serve().await;
+    bank.ask("third").await;
+    shows("third").await;
+    let id = site.json(&["device", "list", "alice"])[0]["device_id"].clone();
+    site.json(&["device", "revoke", id.as_str().unwrap()]);
+    watch.ended(Duration::from_secs(30)).await;
+    assert!(watch.log().contains("device_revoked"), "{}", watch.log());
+}
+
 /// A code is good once: a phone that cannot be kept does not use it up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_phone_that_cannot_be_kept_is_not_enrolled() {

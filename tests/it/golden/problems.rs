@@ -342,6 +342,11 @@ async fn over_a_stream(app: &TestApp, phone: &Phone, names: &Names) -> Vec<(Stri
     line.send(Message::text("x".repeat(16 * 1024 + 1))).await;
     show("message_too_large", line, 1009).await;
     let mut line = Line::open(app).await;
+    for _ in 0..101 {
+        line.send(Message::Ping("x".into())).await;
+    }
+    show("too_many_messages", line, 1008).await;
+    let mut line = Line::open(app).await;
     let mut late = phone.proof_claims("GET", line::PATH, b"");
     late["iat"] = 0.into();
     let proof = phone.sign("device-proof+jwt", &late);

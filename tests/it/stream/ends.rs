@@ -15,7 +15,7 @@ async fn scene() -> (TestApp, crate::support::RelyingParty, Phone) {
 }
 
 /// Until this node holds so many.
-async fn holds(app: &TestApp, streams: usize) {
+pub async fn until_held(app: &TestApp, streams: usize) {
     let settles = async {
         while app.services().open_streams() != streams {
             crate::support::process::pause(5).await;
@@ -30,7 +30,7 @@ async fn a_draining_node_says_goodbye_and_waits_for_nobody() {
     let (app, _, phone) = scene().await;
     let (mut line, _) = Line::of(&app, &phone).await;
     let mut unproven = Line::open(&app).await;
-    holds(&app, 2).await;
+    until_held(&app, 2).await;
     app.server.core.shutdown.draining.cancel();
     line.closes_with(1001).await;
     unproven.closes_with(1001).await;
@@ -42,13 +42,13 @@ async fn a_draining_node_says_goodbye_and_waits_for_nobody() {
 async fn a_phone_that_does_not_prove_itself_is_sent_away() {
     let (app, _, _) = scene().await;
     let mut line = Line::open(&app).await;
-    holds(&app, 1).await;
+    until_held(&app, 1).await;
     app.advance(4);
     // It is alive, but that is no proof.
     line.send(Message::Ping("here".into())).await;
     app.advance(1);
     line.ends_with("phone_silent", 1008).await;
-    holds(&app, 0).await;
+    until_held(&app, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn a_phone_that_answers_no_ping_is_gone() {
     let (app, bank, phone) = scene().await;
     let (mut alive, _) = Line::of(&app, &phone).await;
     let (dead, _) = Line::of(&app, &phone).await;
-    holds(&app, 2).await;
+    until_held(&app, 2).await;
     for _ in 0..4 {
         app.advance(20);
         // Who reads answers, and gets its news all the same; after that it has answered every ping.
@@ -65,7 +65,7 @@ async fn a_phone_that_answers_no_ping_is_gone() {
         approve(&phone, &id).await;
         assert_eq!(alive.next().await["type"], "resolved");
     }
-    holds(&app, 1).await;
+    until_held(&app, 1).await;
     let (mut dead, mut last) = (dead, json!(null));
     while last["type"] != "problem" {
         last = dead.next().await;
@@ -86,7 +86,7 @@ async fn of_a_devices_streams_the_newest_stay() {
     assert_eq!(second.next().await["type"], "request");
     assert_eq!(third.next().await["type"], "request");
     drop((second, third));
-    holds(&app, 0).await;
+    until_held(&app, 0).await;
 }
 
 /// Streams have a cap of their own, and take nobody else's place.
@@ -113,7 +113,7 @@ async fn a_node_holds_so_many_streams_beside_its_requests() {
     assert_eq!(refused.json()["code"], "temporarily_unavailable");
     assert_eq!(refused.header("retry-after"), Some("2"));
     lines.pop();
-    holds(&app, 11).await;
+    until_held(&app, 11).await;
     Line::of(&app, &phones[0]).await;
     let metrics = format!("{}/metrics", app.management_url);
     let metrics = app.http.get(&metrics, &[]).await.unwrap().body;

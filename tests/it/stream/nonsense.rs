@@ -1,10 +1,11 @@
 //! What no phone should send.
 
+use super::ends::until_held;
 use super::line::{Line, PATH};
 use crate::support::{Backend, TestApp};
 use assent::phone::Phone;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
@@ -187,11 +188,44 @@ async fn a_message_without_end_is_cut() {
     }
     // Many small ones are no large one.
     let (mut line, _) = Line::of(&app, &phone).await;
-    for _ in 0..100 {
+    for _ in 0..90 {
         line.send(Message::text("x".repeat(8 * 1024))).await;
     }
     line.send(Message::Close(None)).await;
     assert_eq!(line.next().await, json!({ "closed": null }));
+}
+
+/// What it is answered fills no buffer, before the proof and after it; nor does what it is told later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_talks_and_does_not_read_is_cut() {
+    let (app, _, phone) = scene().await;
+    let (mut line, _) = Line::of(&app, &phone).await;
+    for _ in 0..100 {
+        line.send(Message::text("hello?")).await;
+    }
+    line.ends_with("too_many_messages", 1008).await;
+    for proven in [false, true] {
+        let mut line = if proven {
+            Line::of(&app, &phone).await.0
+        } else {
+            Line::open(&app).await
+        };
+        // A masked ping with as much in it as a ping can hold, and far more of them than can be answered.
+        let ping = [&[0x89, 0xfd][..], &[0; 4 + 125]].concat();
+        let _ = line.0.get_mut().write_all(&ping.repeat(100_000)).await;
+        until_held(&app, 0).await;
+    }
+    // One that says little enough, and pongs that answer nothing.
+    let (mut line, _) = Line::of(&app, &phone).await;
+    for _ in 0..4 {
+        let pong = [&[0x8a, 0xfd][..], &[0; 4 + 125]].concat();
+        line.0.get_mut().write_all(&pong).await.unwrap();
+        app.advance(20);
+        // The ping, or in the end the goodbye.
+        let mut frame = [0; 2 + 22];
+        line.0.get_mut().read_exact(&mut frame).await.unwrap();
+    }
+    until_held(&app, 0).await;
 }
 
 /// Bytes that are no frames, before the proof and after it.

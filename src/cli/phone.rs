@@ -367,7 +367,7 @@ mod tests {
             panic!("a denial of the only one");
         };
         assert_eq!(reason, Some(DenyReason::Fraud));
-        let PhoneCommand::Approve { id: read } = read(&["approve", id, "--file", "x"]) else {
+        let PhoneCommand::Approve { id: read, .. } = read(&["approve", id, "--file", "x"]) else {
             panic!("an approval");
         };
         assert_eq!(read.as_deref(), Some(id));

@@ -7,8 +7,10 @@ use crate::support::{Backend, RelyingParty, START, TestApp, approve, config, pem
 use assent::clock::ManualClock;
 use assent::crypto::from_base64url;
 use assent::crypto::generate::generate;
-use assent::domain::{SignatureAlgorithm, User};
+use assent::domain::delivery::DeliveryState;
+use assent::domain::{DeviceId, SignatureAlgorithm, User};
 use assent::phone::Phone;
+use assent::service::deliveries::Delivered;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -192,4 +194,72 @@ async fn a_target_that_a_gateway_calls_dead_is_forgotten() {
         assert_eq!(scene.app.backend.count(with_target).await, targets);
         assert_eq!(scene.received(), received);
     }
+}
+
+/// Device, state, attempts, and what the gateway said.
+type Way = (DeviceId, DeliveryState, u32, Option<String>);
+
+/// How far Alice's only request came.
+async fn ways(scene: &Scene) -> Vec<Way> {
+    let services = scene.app.services();
+    let delivered = services.deliveries_of(&scene.alice).await.unwrap();
+    let way = |one: Delivered| {
+        let push = one.delivery.push.unwrap();
+        (one.delivery.device, one.state, push.attempts, push.reason)
+    };
+    let mut ways: Vec<_> = delivered.into_iter().map(way).collect();
+    let order = |way: &Way| scene.phones.iter().position(|phone| phone.id() == way.0);
+    ways.sort_by_key(order);
+    ways
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_each_phone_is_known_and_those_that_rang_hear_of_the_end() {
+    let scene = Scene::new().await;
+    let [iphone, android, browser] = scene.phones.each_ref().map(Phone::id);
+    let busy = fake_apns::Reply::refuse(503, "ServiceUnavailable");
+    scene.apns.reply([busy]);
+    scene.browser.reply([(403, None)]);
+    let id = scene.bank.start("alice").await;
+    scene.app.run_jobs().await;
+    let reason = |text: &str| Some(text.to_owned());
+    let expected = [
+        (
+            iphone.clone(),
+            DeliveryState::Queued,
+            1,
+            reason("ServiceUnavailable"),
+        ),
+        (android.clone(), DeliveryState::Accepted, 1, None),
+        (
+            browser.clone(),
+            DeliveryState::Failed,
+            1,
+            reason("the push service answered 403"),
+        ),
+    ];
+    assert_eq!(ways(&scene).await, expected);
+    scene.app.advance(1);
+    scene.app.run_jobs().await;
+    assert_eq!(scene.received(), [2, 1, 1]);
+    approve(&scene.phones[1], &id).await;
+    let expected = [
+        (iphone, DeliveryState::Accepted, 2, None),
+        (android, DeliveryState::Answered, 1, None),
+        (
+            browser,
+            DeliveryState::Failed,
+            1,
+            reason("the push service answered 403"),
+        ),
+    ];
+    assert_eq!(ways(&scene).await, expected);
+    // The iPhone's notification goes away; the others have none, or know.
+    scene.app.run_jobs().await;
+    let [silent] = &scene.apns.received()[..] else {
+        panic!("one push for the end");
+    };
+    assert_eq!(silent.headers["apns-push-type"], "background");
+    assert!(silent.body.contains("request.resolved"), "{}", silent.body);
+    assert_eq!(scene.received(), [0, 0, 0]);
 }

@@ -112,6 +112,11 @@ impl Site {
     pub async fn serve_with(&self, environment: &[(&str, &str)]) -> ServerProcess {
         let mut command = self.command(&["serve", "--migrate"]);
         command.envs(environment.iter().copied());
+        self.serve_by(command).await
+    }
+
+    /// Started in its own way.
+    pub async fn serve_by(&self, command: Command) -> ServerProcess {
         let mut server = self.launch(command);
         server.wait_until_ready(&self.management_url).await;
         server

@@ -1,10 +1,10 @@
-//! `assent push test`, against a gateway that answers as Apple's does.
+//! `assent push test`, against a gateway that answers as Apple's does; and what an operator sees of one that fails.
 
 use super::{assert_fails_with, fails, succeeds};
 use crate::push::fake_apns::{FakeApns, KEY_ID, Reply, TEAM};
 use crate::support::house::bind_device;
 use crate::support::process::{Site, pause};
-use crate::support::{Backend, pem};
+use crate::support::{Backend, pem, registration};
 use assent::app::Core;
 use assent::clock::{Clock as _, ManualClock, SystemClock};
 use assent::domain::device::Platform;
@@ -272,5 +272,71 @@ async fn the_way_to_a_phone_is_logged_and_shown() {
     assert!(
         second.contains("Accepted") && second.contains("request.waiting"),
         "{second}"
+    );
+}
+
+/// One line in the log and one number to watch, however many people are asked meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_fails_is_told_once() {
+    let scene = Scene::new().await;
+    let services = &scene.core.services;
+    let down = || Reply::refuse(503, "ServiceUnavailable");
+    scene.apns.reply((0..100).map(|_| down()));
+    let (client, secret) = services
+        .add_client(None, registration())
+        .await
+        .unwrap()
+        .unwrap();
+    let credentials = basic(client.id.as_str(), secret.unwrap().expose());
+    let target = Secret::new(TARGET.into());
+    let now = SystemClock.now();
+    for number in 0..25 {
+        let login = Login::parse(&format!("person-{number}")).unwrap();
+        let user = services.add_user(login, None).await.unwrap().unwrap();
+        let device = bind_device(&services.directory, &user).await;
+        let directory = &services.directory;
+        let set = directory.set_push_target(&device.id, Platform::Apns, Some(&target), None, now);
+        set.await.unwrap();
+    }
+    let command = scene.site.command(&["serve", "--config", "assent.toml"]);
+    let mut server = scene.site.serve_by(command).await;
+    let http = HttpClient::new();
+    for number in 0..25 {
+        let url = format!("{}/bc-authorize", scene.site.url);
+        let login = format!("person-{number}");
+        let form = [("scope", "openid"), ("login_hint", login.as_str())];
+        let answer = http
+            .form(&url, &[("authorization", &credentials)], &form)
+            .await;
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    let metrics = format!("{}/metrics", scene.site.management_url);
+    let mut seen = String::new();
+    for _ in 0..1000 {
+        seen = http.get(&metrics, &[]).await.unwrap().body;
+        if seen.contains("assent_pushes_held_back_total") {
+            break;
+        }
+        pause(20).await;
+    }
+    for line in [
+        r#"assent_push_gateways_failing{platform="apns"} 1"#,
+        r#"assent_pushes_held_back_total{platform="apns",why="failing"}"#,
+        r#"assent_pushes_total{platform="apns",outcome="retry"}"#,
+    ] {
+        assert!(seen.contains(line), "{line}: {seen}");
+    }
+    assert!(!seen.contains("held_back\""), "no attempt was made: {seen}");
+    server.stop().await;
+    let log = server.log();
+    let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    let [error] = errors[..] else { panic!("{log}") };
+    assert!(
+        error.contains("a push gateway fails and is left alone"),
+        "{error}"
+    );
+    assert!(
+        error.contains(r#"name="all""#) && error.contains("ServiceUnavailable"),
+        "{error}"
     );
 }

@@ -204,7 +204,8 @@ impl ServerProcess {
         fs::read_to_string(&self.err).unwrap()
     }
 
-    async fn wait_until_ready(&mut self, management_url: &str) {
+    /// Waits until it can serve.
+    pub async fn wait_until_ready(&mut self, management_url: &str) {
         let http = HttpClient::new();
         let url = format!("{management_url}/readyz");
         let until = SystemClock.now().plus(PATIENCE);

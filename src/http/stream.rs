@@ -1,7 +1,11 @@
 //! `GET /device/v1/stream`: a WebSocket (RFC 6455) over which a phone hears at once what waits for it.
 //!
+//! The phone says `{"proof":"<device-proof+jwt>"}`, for GET, this path and an empty body, and then nothing
+//! but pongs. It is told `ready` with all that waits, then each `request` that comes and each that is
+//! `resolved`; at the end maybe a `problem` (`tests/golden/stream.json`, docs/errors.md).
+//!
 //! The conversation is driven by the response's body and not by a task of its own: it ends with its
-//! connection, whatever becomes of that.
+//! connection, whatever becomes of that (docs/adr/0009).
 
 use super::device_api::InboxEntry;
 use super::problem::Problem;

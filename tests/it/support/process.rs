@@ -205,7 +205,7 @@ impl ServerProcess {
     }
 
     /// Waits until it can serve.
-    pub async fn wait_until_ready(&mut self, management_url: &str) {
+    async fn wait_until_ready(&mut self, management_url: &str) {
         let http = HttpClient::new();
         let url = format!("{management_url}/readyz");
         let until = SystemClock.now().plus(PATIENCE);

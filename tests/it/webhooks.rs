@@ -2,11 +2,12 @@
 
 use crate::golden::{Names, assert_golden};
 use crate::support::rp_endpoint::{Notification, Reply, RpEndpoint};
-use crate::support::{Backend, Ground, TestApp, deny, everywhere, registration, request_id};
+use crate::support::{Backend, Ground, TestApp, deny, everywhere, registration, request_id, show};
 use assent::app::{Core, World};
 use assent::config::Overrides;
 use assent::crypto::sha256;
 use assent::domain::client::{Delivery, Registration};
+use assent::domain::{Decision, DenyReason};
 use assent::service::devices::Actor;
 use assent::store::JobQueue;
 use base64::Engine as _;
@@ -62,11 +63,12 @@ fn assert_signed(message: &Notification) {
     assert_eq!(message.content_type, "application/json");
 }
 
-/// A phone comes, and goes by its owner; another goes by an operator; a client cannot be told.
+/// A phone comes, and goes by its owner; another goes by an operator; a client cannot be told; a person is
+/// asked too often, and reports a fraud.
 async fn let_things_happen(app: &TestApp, rp: &RpEndpoint) -> Names {
     let shop = app
         .client_with(
-            "shop",
+            "rp-1",
             Registration {
                 delivery: Delivery::Ping {
                     endpoint: rp.url.clone(),
@@ -86,6 +88,14 @@ async fn let_things_happen(app: &TestApp, rp: &RpEndpoint) -> Names {
         .await;
     let id = asked.json()["auth_req_id"].as_str().unwrap().to_owned();
     deny(&phone, &id).await;
+    let bank = app.client("rp-2").await;
+    let mut last = String::new();
+    for _ in 0..3 {
+        last = bank.start("alice").await;
+    }
+    let shown = show(&phone, &last).await;
+    let fraud = Some(DenyReason::Fraud);
+    phone.answer(&shown, Decision::Deny, fraud).await.unwrap();
     let path = format!("/device/v1/devices/{}", other.id());
     for expected in [204, 404] {
         let answer = phone.call("DELETE", &path, None).await.unwrap();
@@ -101,6 +111,7 @@ async fn let_things_happen(app: &TestApp, rp: &RpEndpoint) -> Names {
         .with(phone.id(), "<device>")
         .with(other.id(), "<other_device>")
         .with(request_id(&id), "<request>")
+        .with(request_id(&last), "<fraud>")
 }
 
 async fn each_event_is_told_and_names_nobody(ground: Ground) {
@@ -117,7 +128,7 @@ async fn each_event_is_told_and_names_nobody(ground: Ground) {
         // The time of the attempt: a receiver refuses what is old.
         let at = message.header("webhook-timestamp");
         assert_eq!(at, app.now().secs().to_string());
-        for personal in ["alice", "Alice", "test phone", "shop", "Example Bank"] {
+        for personal in ["alice", "Alice", "test phone", "Example Bank", "W4SCT"] {
             assert!(!message.body.contains(personal), "{}", message.body);
         }
         bodies.push(names.apply(&message.json()));

@@ -18,6 +18,7 @@ mod stream;
 mod token;
 mod token_life;
 mod userinfo;
+mod websocket;
 
 pub use admission::Admission;
 pub use management::{Readiness, management};

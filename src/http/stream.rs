@@ -9,26 +9,19 @@
 
 use super::device_api::InboxEntry;
 use super::problem::Problem;
+use super::websocket::{self, Unread};
 use super::{App, no_route};
 use crate::domain::{RequestId, Timestamp, strict_json};
 use crate::service::authenticate_device::{AuthenticatedDevice, ProvenRequest};
 use crate::service::streams::{Change, Following, StreamPlace};
-use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::Payload as DevPayload;
-use actix_web::error::PayloadError;
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::web::{self, Bytes, Payload, ServiceConfig};
-use actix_web::{FromRequest as _, HttpRequest, HttpResponse, ResponseError as _};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use actix_ws::{
     AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session,
 };
-use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
 use std::io::ErrorKind;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tracing::Instrument as _;
 
@@ -39,9 +32,6 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const UNANSWERED: u32 = 3;
 /// The largest message that is read, in bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
-/// Bytes that may come before one of them makes a message: more than a connection reads at once, which may
-/// be many messages.
-const MAX_UNREAD: usize = 256 * 1024;
 /// Messages that a phone may send between two pings. What they make us answer has room in the connection's
 /// buffers even if nobody reads it: a conversation whose frames cannot leave would stand still, and never end.
 const MAX_HEARD: u32 = 100;
@@ -68,94 +58,26 @@ fn open(app: App, request: &HttpRequest, payload: Payload) -> Result<HttpRespons
     if app.draining.is_cancelled() {
         return Err(Problem::unavailable());
     }
-    let unread = Rc::new(Cell::new(0));
-    let metered = Metered {
-        payload: payload.into_inner(),
-        unread: unread.clone(),
+    let Some(opened) = websocket::open(request, payload, MAX_MESSAGE) else {
+        return Err(Problem::upgrade_required());
     };
-    let mut metered = DevPayload::Stream {
-        payload: metered.boxed_local(),
-    };
-    let not_offered = |_| Problem::upgrade_required();
-    let payload = Payload::from_request(request, &mut metered).into_inner();
-    let payload = payload.map_err(not_offered)?;
-    let (response, session, messages) = actix_ws::handle(request, payload).map_err(not_offered)?;
     let Some(place) = app.take_stream_place() else {
         metrics::counter!("assent_shed_total", "worth" => "streams").increment(1);
         return Err(Problem::unavailable());
     };
-    let messages = messages
-        .max_frame_size(MAX_MESSAGE)
-        .aggregate_continuations()
-        .max_continuation_size(MAX_MESSAGE);
     let conversation = Conversation {
         app,
         path: request
             .uri()
             .path_and_query()
             .map_or_else(String::new, ToString::to_string),
-        session,
-        messages,
-        unread,
+        session: opened.session,
+        messages: opened.messages,
+        unread: opened.unread,
         heard: 0,
     };
     let conversation = conversation.hold(place).in_current_span();
-    Ok(response
-        .map_body(|_, frames| DrivenBody {
-            conversation: Some(Box::pin(conversation)),
-            frames,
-        })
-        .map_into_boxed_body())
-}
-
-/// What comes from the phone, counted: the library looks at a frame's length only when all of it is there,
-/// and would keep whatever is sent until then.
-struct Metered {
-    payload: DevPayload,
-    /// Bytes that have come since the last message.
-    unread: Rc<Cell<usize>>,
-}
-
-impl Stream for Metered {
-    type Item = Result<Bytes, PayloadError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = Pin::new(&mut self.payload).poll_next(context);
-        if let Poll::Ready(Some(Ok(bytes))) = &polled {
-            self.unread.set(self.unread.get() + bytes.len());
-            if self.unread.get() > MAX_UNREAD {
-                return Poll::Ready(Some(Err(PayloadError::Overflow)));
-            }
-        }
-        polled
-    }
-}
-
-/// The frames that go to the phone, and the conversation that makes them.
-struct DrivenBody {
-    conversation: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    frames: BoxBody,
-}
-
-impl MessageBody for DrivenBody {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.frames.size()
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let this = &mut *self;
-        if let Some(conversation) = &mut this.conversation
-            && conversation.as_mut().poll(context).is_ready()
-        {
-            this.conversation = None;
-        }
-        Pin::new(&mut this.frames).poll_next(context)
-    }
+    Ok(websocket::drive(opened.response, conversation))
 }
 
 /// The first message of a phone.
@@ -207,7 +129,7 @@ struct Conversation {
     path: String,
     session: Session,
     messages: AggregatedMessageStream,
-    unread: Rc<Cell<usize>>,
+    unread: Unread,
     /// Messages since the last ping.
     heard: u32,
 }
@@ -329,7 +251,7 @@ impl Conversation {
         &mut self,
         message: Option<Result<AggregatedMessage, ProtocolError>>,
     ) -> Result<Heard, End> {
-        self.unread.set(0);
+        self.unread.clear();
         self.heard += 1;
         if self.heard > MAX_HEARD {
             return Err(Problem::too_many_messages().into());

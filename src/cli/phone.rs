@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_may_begin_with_a_hyphen() {
+    fn an_id_may_start_with_a_hyphen() {
         let read = |arguments: &[&str]| {
             let line = Line::try_parse_from([&["phone"], arguments].concat());
             line.unwrap().phone.command

@@ -29,6 +29,9 @@ pub struct PushRecord {
     /// When it was last tried.
     pub at: Timestamp,
     pub attempts: u32,
+    /// A queued one is not tried again before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// The gateway's own name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_id: Option<String>,
@@ -41,6 +44,11 @@ impl PushRecord {
     /// Whether nothing more is to be sent.
     pub fn is_settled(&self) -> bool {
         self.state != DeliveryState::Queued
+    }
+
+    /// Until when it must wait, if that is so.
+    pub fn waits(&self, now: Timestamp) -> Option<Timestamp> {
+        self.not_before.filter(|until| now < *until)
     }
 }
 

@@ -46,6 +46,18 @@ impl Services {
         let before = self.pushes_before(key).await?;
         let settled = |id: &DeviceId| before.get(id).is_some_and(PushRecord::is_settled);
         devices.retain(|device| device.state == DeviceState::Active && !settled(&device.id));
+        let now = self.clock.now();
+        let mut notified = Notified::Done;
+        // Each gateway has a pace of its own: what one wants to wait for keeps no other phone waiting.
+        devices.retain(|device| {
+            let push = before.get(&device.id);
+            let Some((push, until)) = push.and_then(|push| Some((push, push.waits(now)?))) else {
+                return true;
+            };
+            let reason = push.reason.as_deref().unwrap_or_default();
+            notified = std::mem::replace(&mut notified, Notified::Done).or_again(reason, until);
+            false
+        });
         // All at once: a gateway that hangs must not hold up the others until the job's lease ends.
         let sent = join_all(
             devices
@@ -54,16 +66,15 @@ impl Services {
         )
         .await;
         let now = self.clock.now();
-        let mut notified = Notified::Done;
         let mut records = Vec::new();
         for (device, outcome) in devices.iter().zip(sent) {
             let attempts = before.get(&device.id).map_or(0, |push| push.attempts);
             records.push((device.id.clone(), record(&outcome, attempts, now)));
             match outcome {
-                PushOutcome::Retry { reason } => notified = notified.or_again(&reason, now),
+                PushOutcome::Retry { reason } => notified = notified.or_again(reason.as_str(), now),
                 PushOutcome::Throttled { reason, until }
                 | PushOutcome::HeldBack { reason, until } => {
-                    notified = notified.or_again(&reason, until);
+                    notified = notified.or_again(reason.as_str(), until);
                 }
                 PushOutcome::TokenDead { reason, since } => {
                     self.forget_push_target(device, &reason, since).await?;
@@ -163,6 +174,12 @@ fn record(outcome: &PushOutcome, before: u32, now: Timestamp) -> PushRecord {
         state,
         at: now,
         attempts,
+        not_before: match outcome {
+            PushOutcome::Throttled { until, .. } | PushOutcome::HeldBack { until, .. } => {
+                Some(*until)
+            }
+            _ => None,
+        },
         gateway_id: match outcome {
             PushOutcome::Accepted { id } => id.clone(),
             _ => None,
@@ -172,14 +189,14 @@ fn record(outcome: &PushOutcome, before: u32, now: Timestamp) -> PushRecord {
 }
 
 impl Notified {
-    /// Of several gateways the one that wants the longest pause sets the time: the job is one for all.
-    pub(super) fn or_again(self, why: &Reason, not_before: Timestamp) -> Self {
+    /// Of several the one that may be tried first sets the time; the others wait on.
+    pub(super) fn or_again(self, why: &str, not_before: Timestamp) -> Self {
         match self {
-            Self::Retry { reason, earliest } if earliest >= not_before => {
+            Self::Retry { reason, earliest } if earliest <= not_before => {
                 Self::Retry { reason, earliest }
             }
             _ => Self::Retry {
-                reason: why.as_str().to_owned(),
+                reason: why.to_owned(),
                 earliest: not_before,
             },
         }

@@ -45,10 +45,10 @@ impl Services {
         let mut notified = Notified::Done;
         for outcome in sent {
             match outcome {
-                PushOutcome::Retry { reason } => notified = notified.or_again(&reason, now),
+                PushOutcome::Retry { reason } => notified = notified.or_again(reason.as_str(), now),
                 PushOutcome::Throttled { reason, until }
                 | PushOutcome::HeldBack { reason, until } => {
-                    notified = notified.or_again(&reason, until);
+                    notified = notified.or_again(reason.as_str(), until);
                 }
                 // A target that died meanwhile is found out by the next push that matters.
                 PushOutcome::Accepted { .. }

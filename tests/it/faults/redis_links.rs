@@ -157,6 +157,7 @@ async fn each_script_is_cut_off_once() {
             "reserve",
             "create",
             "claim",
+            "note",
             "settle",
             "first_use",
             "poll",

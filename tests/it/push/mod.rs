@@ -2,6 +2,7 @@
 
 mod apns;
 mod breaker;
+mod delivery_log;
 pub mod fake_apns;
 mod fake_fcm;
 mod fake_push_service;

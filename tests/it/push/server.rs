@@ -79,7 +79,7 @@ impl Scene {
     }
 }
 
-fn settings(apns: &FakeApns, fcm: &FakeFcm, folder: &Path) -> PathBuf {
+pub fn settings(apns: &FakeApns, fcm: &FakeFcm, folder: &Path) -> PathBuf {
     let file = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();

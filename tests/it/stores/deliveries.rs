@@ -16,6 +16,7 @@ fn push(state: DeliveryState, attempts: u32) -> PushRecord {
         state,
         at: at(1),
         attempts,
+        not_before: Some(at(2)),
         gateway_id: None,
         reason: Some("503 \"quoted\" Überlast".into()),
     }

@@ -158,23 +158,27 @@ async fn watch(phone: &phone::Phone, context: &Context) -> anyhow::Result<()> {
                 looks = 1;
                 let ended = loop {
                     match stream.next().await {
-                        Ok(News::Ready { requests }) => {
-                            show_new(phone, context, requests, &mut seen).await?;
+                        Ok(News::Ready { requests: news }) => {
+                            show_new(phone, context, news, &mut seen).await?;
                         }
-                        Ok(News::Request(request)) => {
-                            show_new(phone, context, vec![request], &mut seen).await?;
+                        Ok(News::Request(news)) => {
+                            let shown = show_new(phone, context, vec![news], &mut seen).await?;
+                            // It is told of once: the inbox has it.
+                            if !shown {
+                                break None;
+                            }
                         }
                         Ok(News::Resolved { .. } | News::Problem { .. }) => {}
-                        Err(ended) => break ended,
+                        Err(ended) => break Some(ended),
                     }
                 };
-                passing(ended)?;
+                ended.map_or(Ok(()), passing)?;
             }
             Err(error) => passing(error)?,
         }
         for _ in 0..looks {
             match phone.inbox().await {
-                Ok(waiting) => show_new(phone, context, waiting, &mut seen).await?,
+                Ok(waiting) => drop(show_new(phone, context, waiting, &mut seen).await?),
                 Err(error) => passing(error)?,
             }
             clock.sleep_until(clock.now().plus(LOOK_EVERY)).await;
@@ -192,13 +196,15 @@ fn passing(error: PhoneError) -> Result<(), PhoneError> {
     }
 }
 
-/// Shows the requests that have not been shown. One that was answered in between is not shown any more.
+/// Shows the requests that have not been shown. One that was answered in between is not shown any more. False:
+/// one could not be shown and may be tried again.
 async fn show_new(
     phone: &phone::Phone,
     context: &Context,
     waiting: Vec<Waiting>,
     seen: &mut Vec<RequestId>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
+    let mut all = true;
     for item in waiting {
         if seen.contains(&item.id) {
             continue;
@@ -212,10 +218,13 @@ async fn show_new(
                 );
             }
             // A server that is away is asked again.
-            Err(error) => passing(error)?,
+            Err(error) => {
+                passing(error)?;
+                all = false;
+            }
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 async fn approve(

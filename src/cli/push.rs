@@ -6,7 +6,7 @@ use crate::app;
 use crate::config::Overrides;
 use crate::domain::device::{DeviceState, Platform};
 use crate::domain::{Device, Timestamp};
-use crate::service::deliveries::Delivered;
+use crate::service::deliveries::DeliveryReport;
 use crate::service::test_push::{PushOutcome, TestedPush};
 use clap::Subcommand;
 use serde_json::json;
@@ -18,7 +18,9 @@ const TOO_MANY_TOKENS: &str = "TooManyProviderTokenUpdates";
 pub enum Push {
     /// Send a push that says it is a test, and explain what the gateway answers
     Test {
+        // An id in base64url may begin with a hyphen.
         /// See `assent device list USER`
+        #[arg(allow_hyphen_values = true)]
         device_id: String,
     },
     /// Show how far a person's latest requests came on their way to each phone
@@ -84,9 +86,12 @@ async fn log(login: &str, context: &Context) -> anyhow::Result<()> {
     let user = user::find(&core, login).await?;
     let delivered = core.services.deliveries_of(&user).await?;
     core.db.close().await;
-    let row = |one: &Delivered| {
+    let row = |one: &DeliveryReport| {
         let push = one.delivery.push.as_ref();
         let said = push.and_then(|push| push.reason.clone().or(push.gateway_id.clone()));
+        let quiet =
+            (!one.is_prompt).then(|| "above the budget, or quiet after a denial".to_owned());
+        let said = said.or(quiet);
         vec![
             time(one.asked_at),
             one.request.to_string()[..12].to_owned(),
@@ -96,12 +101,13 @@ async fn log(login: &str, context: &Context) -> anyhow::Result<()> {
             said.unwrap_or_default(),
         ]
     };
-    let value = |one: &Delivered| {
+    let value = |one: &DeliveryReport| {
         json!({
             "request": one.request,
             "asked_at": one.asked_at.secs(),
             "device_id": one.delivery.device,
             "state": one.state,
+            "is_prompt": one.is_prompt,
             "push": one.delivery.push.as_ref().map(|push| json!({
                 "state": push.state,
                 "at": push.at.secs(),
@@ -116,7 +122,7 @@ async fn log(login: &str, context: &Context) -> anyhow::Result<()> {
         &["asked", "request", "device", "state", "attempts", "gateway"],
         &delivered.iter().map(row).collect::<Vec<_>>(),
         delivered.iter().map(value).collect(),
-        "No request of the last minutes is known for which a phone was to be woken.",
+        "No request of the last minutes is known.",
     );
     Ok(())
 }

@@ -194,11 +194,12 @@ impl KeyRing {
         Partition(key.mac("partition", &[user.as_str().as_bytes()])[0])
     }
 
-    /// Who is asked in place of somebody nobody knows: for one hint always the same nobody.
-    pub fn decoy(&self, hint: &str) -> UserId {
+    /// Who is asked in place of somebody nobody knows, and where that is: for one hint always the same nobody.
+    pub fn decoy(&self, hint: &str) -> (UserId, Partition) {
         let keys = self.keys();
-        let mac = keys.subject.active().1.mac("decoy", &[hint.as_bytes()]);
-        UserId::new(base64url(&mac[..16]))
+        // By the oldest key there is, so that a rotation makes nobody new.
+        let mac = keys.subject.oldest().mac("decoy", &[hint.as_bytes()]);
+        (UserId::new(base64url(&mac[..16])), Partition(mac[16]))
     }
 
     /// What stands for a person in a new challenge: tells nothing about the `sub`.

@@ -36,6 +36,12 @@ impl<K> Versions<K> {
         (self.active, &self.keys[&self.active])
     }
 
+    /// The version that stays the longest.
+    pub fn oldest(&self) -> &K {
+        let first = self.keys.values().next();
+        first.map_or_else(|| self.active().1, Arc::as_ref)
+    }
+
     pub fn get(&self, version: u32) -> Option<&K> {
         self.keys.get(&version).map(Arc::as_ref)
     }

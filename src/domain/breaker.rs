@@ -10,6 +10,8 @@ use std::time::Duration;
 /// So many callees are remembered before those that only stumbled are forgotten: some are of a phone's
 /// choosing.
 const MOST: usize = 1000;
+/// One that fails and is not called any more is remembered for so long.
+const STALE_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// What one callee is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +142,14 @@ impl Breaker {
         change
     }
 
+    /// Whether it may be tried again, for so long that nobody seems to want to.
+    fn is_stale(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Open { until, .. } => self.in_flight == 0 && until.plus(STALE_AFTER) <= now,
+            State::Closed { .. } => false,
+        }
+    }
+
     const fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
     }
@@ -180,7 +190,9 @@ impl<K: Clone + Eq + Hash> Breakers<K> {
     pub fn take(&self, callee: &K, now: Timestamp) -> Result<Turn<'_, K>, Refused> {
         let mut table = self.table();
         if table.len() >= MOST && !table.contains_key(callee) {
-            table.retain(|_, breaker| breaker.in_flight > 0 || breaker.is_open());
+            table.retain(|_, breaker| {
+                (breaker.in_flight > 0 || breaker.is_open()) && !breaker.is_stale(now)
+            });
         }
         let breaker = table
             .entry(callee.clone())
@@ -191,6 +203,15 @@ impl<K: Clone + Eq + Hash> Breakers<K> {
             callee: callee.clone(),
             since: now,
         })
+    }
+
+    /// Forgets whom nobody has called for a while: that one fails who is not wanted any more is no news. True:
+    /// some are forgotten.
+    pub fn forget_stale(&self, now: Timestamp) -> bool {
+        let mut table = self.table();
+        let before = table.len();
+        table.retain(|_, breaker| !breaker.is_stale(now));
+        table.len() < before
     }
 
     /// How many of these callees are left alone.

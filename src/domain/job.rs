@@ -42,7 +42,6 @@ pub enum Job {
         request_id: RequestId,
         partition: Partition,
         user_id: UserId,
-        device_id: DeviceId,
         reported_at: Timestamp,
     },
     /// Tell the operator's systems of an event.
@@ -116,6 +115,11 @@ pub struct RetrySchedule {
 }
 
 impl RetrySchedule {
+    /// For what was not tried at all.
+    pub const SOON: Self = Self {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(1),
+    };
     pub const DELIVERY: Self = Self {
         first: Duration::from_millis(500),
         longest: Duration::from_secs(60),

@@ -158,7 +158,7 @@ impl Conversation {
     }
 
     async fn converse(&mut self, place: StreamPlace) -> Result<std::convert::Infallible, End> {
-        let device = self.proven_device().await?;
+        let device = self.proven_device(&place).await?;
         let mut following = self.app.follow(place, device);
         let waiting = self.app.look(&mut following).await?;
         let requests = waiting.into_iter().filter_map(|change| match change {
@@ -173,10 +173,12 @@ impl Conversation {
     }
 
     /// The device that the first message proves.
-    async fn proven_device(&mut self) -> Result<AuthenticatedDevice, End> {
+    async fn proven_device(&mut self, place: &StreamPlace) -> Result<AuthenticatedDevice, End> {
         let app = self.app.clone();
         let late = app.clock.sleep_until(app.clock.now().plus(PROOF_WITHIN));
         let mut late = std::pin::pin!(late);
+        let replaced = place.replaced();
+        let mut replaced = std::pin::pin!(replaced);
         let text = loop {
             tokio::select! {
                 message = self.messages.recv() => match self.heard(message).await? {
@@ -185,6 +187,7 @@ impl Conversation {
                     Heard::Ping | Heard::Pong(_) => {}
                 },
                 () = app.draining.cancelled() => return Err(End::Draining),
+                () = &mut replaced => return Err(Problem::unavailable().into()),
                 () = &mut late => {
                     return Err(Problem::phone_silent("the proof did not arrive within 5 s").into());
                 }

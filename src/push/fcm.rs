@@ -116,7 +116,7 @@ impl Fcm {
                 Ok(answer) => answer,
                 Err(error) => return Sent::no_answer(&error),
             };
-            if answer.status == 401 && !has_renewed {
+            if answer.status == 401 && !has_renewed && !is_about_another(&answer) {
                 has_renewed = true;
                 token = match self.tokens.renew(&token, now).await {
                     Ok(renewed) => renewed,
@@ -180,9 +180,18 @@ impl Fcm {
         };
         // A phone whose app belongs to another project has a target of that one.
         let refuses_us = matches!(outcome, PushOutcome::Misconfigured { .. })
-            && refusal.code != "SENDER_ID_MISMATCH";
+            && !["SENDER_ID_MISMATCH", ANOTHERS].contains(&refusal.code);
         Sent::answered(answer.status, outcome, refuses_us)
     }
+}
+
+/// Google has no key for the gateway behind this kind of target (Apple's, a browser's).
+const ANOTHERS: &str = "THIRD_PARTY_AUTH_ERROR";
+
+/// No access token of ours mends that.
+fn is_about_another(answer: &OutboundResponse) -> bool {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Refusal::read(&body).code == ANOTHERS
 }
 
 /// Data alone, so that the app itself says in its own language that something waits.

@@ -59,21 +59,27 @@ impl Sent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Callee {
     platform: Platform,
-    /// The app whose credentials these are, or the host of a push service.
-    name: String,
+    /// The app whose credentials these are, or the host of a push service; `None`: the credentials for all apps.
+    name: Option<String>,
 }
 
 impl Callee {
     pub fn credentials(platform: Platform, app_id: Option<&AppId>) -> Self {
-        let name = app_id.map_or_else(|| "all".to_owned(), ToString::to_string);
+        let name = app_id.map(ToString::to_string);
         Self { platform, name }
     }
 
     pub fn push_service(host: &str) -> Self {
         Self {
             platform: Platform::WebPush,
-            name: host.to_owned(),
+            name: Some(host.to_owned()),
         }
+    }
+}
+
+impl Callee {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("all")
     }
 }
 
@@ -93,6 +99,11 @@ impl Guard {
         now: Timestamp,
         call: impl Future<Output = Sent>,
     ) -> PushOutcome {
+        if self.0.forget_stale(now) {
+            Platform::ALL
+                .iter()
+                .for_each(|platform| self.show(*platform));
+        }
         let turn = match self.0.take(&callee, now) {
             Ok(turn) => turn,
             Err(refused) => return held_back(&callee, refused, now),
@@ -106,7 +117,7 @@ impl Guard {
     }
 
     fn report(&self, callee: &Callee, change: Change, outcome: &PushOutcome) {
-        let (platform, name) = (callee.platform.as_str(), callee.name.as_str());
+        let (platform, name) = (callee.platform.as_str(), callee.name());
         match change {
             Change::Opened => tracing::error!(
                 platform,
@@ -117,8 +128,13 @@ impl Guard {
             ),
             Change::Closed => tracing::info!(platform, name, "a push gateway works again"),
         }
-        let open = self.0.open(|other| other.platform == callee.platform);
+        self.show(callee.platform);
+    }
+
+    fn show(&self, platform: Platform) {
+        let open = self.0.open(|callee| callee.platform == platform);
         let open = u32::try_from(open).unwrap_or(u32::MAX);
+        let platform = platform.as_str();
         metrics::gauge!("assent_push_gateways_failing", "platform" => platform).set(open);
     }
 }

@@ -111,7 +111,15 @@ impl WebPush {
         }
     }
 
+    /// Push services answer at the port of https. At another one a phone could make us fail at its will.
     fn allows(&self, endpoint: &Url) -> bool {
+        let is_here = match endpoint.host() {
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            _ => false,
+        };
+        if endpoint.port().is_some() && !is_here {
+            return false;
+        }
         let host = endpoint.host_str().unwrap_or_default();
         self.allowed_hosts
             .iter()

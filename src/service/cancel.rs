@@ -2,9 +2,10 @@
 
 use super::authenticate_client::AuthenticatedClient;
 use super::{Services, log_id};
+use crate::domain::client::UnknownUser;
 use crate::domain::outcome::{DecidedRequest, Evidence, Issuance};
-use crate::domain::request::{BackchannelRequest, Event, State};
-use crate::domain::{AuthReqId, Outcome, Partition, RequestKey, Timestamp, UserId};
+use crate::domain::request::{BackchannelRequest, Event, Facts, State};
+use crate::domain::{AuthReqId, Job, Outcome, Partition, RequestKey, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::sql::ledger::{Recorded, Redemption};
 use serde_json::json;
@@ -31,7 +32,8 @@ pub enum CancelError {
 }
 
 impl Services {
-    /// A client withdraws its own request; doing it again changes nothing.
+    /// A client withdraws its own request; doing it again changes nothing. It is not notified of what it did
+    /// itself.
     pub async fn cancel_own(
         &self,
         client: &AuthenticatedClient,
@@ -41,9 +43,22 @@ impl Services {
             .keys
             .open_auth_req_id(&client.id, id)
             .ok_or(CancelError::InvalidGrant)?;
-        match self.cancel(handle.key(), "cancelled by the client").await? {
-            Cancelled::Yes => Ok(()),
-            Cancelled::TooLate(_) | Cancelled::Unknown => Err(CancelError::TooLate),
+        // Of a decoy nothing is left once its record is gone, and a client that gets decoys must not tell.
+        let key = handle.key();
+        let is_over = client.registration.unknown_user == UnknownUser::Decoy
+            && self
+                .pending
+                .standing(key, self.clock.now())
+                .await?
+                .is_none();
+        match self
+            .cancel_as(key, "cancelled by the client", false)
+            .await?
+        {
+            Cancelled::Yes if !is_over => Ok(()),
+            Cancelled::Yes | Cancelled::TooLate(_) | Cancelled::Unknown => {
+                Err(CancelError::TooLate)
+            }
         }
     }
 
@@ -54,6 +69,15 @@ impl Services {
         key: RequestKey,
         why: &'static str,
     ) -> Result<Cancelled, StoreError> {
+        self.cancel_as(key, why, true).await
+    }
+
+    async fn cancel_as(
+        &self,
+        key: RequestKey,
+        why: &'static str,
+        tells_client: bool,
+    ) -> Result<Cancelled, StoreError> {
         let now = self.clock.now();
         let Some(request) = self.pending.find(key, now).await? else {
             return self.cancel_decided(key, why).await;
@@ -62,12 +86,14 @@ impl Services {
             .clone()
             .apply(Event::Decide(Outcome::Cancelled), now)
         {
-            // Nobody was asked, so nothing is to be remembered.
-            Ok(_) if request.facts.decoy => {
-                self.pending.project(key, State::Cancelled).await?;
-                Ok(Cancelled::Yes)
+            Ok(_) if request.facts.decoy => self.cancel_decoy(&request.facts).await,
+            Ok(_) if request.state == State::Pending => {
+                if self.cancel_pending(request, why, tells_client).await? {
+                    Ok(Cancelled::Yes)
+                } else {
+                    self.cancel_decided(key, why).await
+                }
             }
-            Ok(_) if request.state == State::Pending => self.cancel_pending(request, why).await,
             Ok(_) => self.cancel_decided(key, why).await,
             Err(refused) => Ok(match refused.from {
                 State::Cancelled => Cancelled::Yes,
@@ -76,7 +102,8 @@ impl Services {
         }
     }
 
-    /// Cancels every request that is open for a person and was made before `until`. Returns how many.
+    /// Cancels every request that is open for a person and was made before `until`. Returns how many. What
+    /// cannot be cancelled keeps none of the others.
     pub async fn cancel_open(
         &self,
         user: &UserId,
@@ -87,18 +114,34 @@ impl Services {
         let now = self.clock.now();
         let mut open = self.pending.open_for(user, partition, now).await?;
         open.retain(|request| request.facts.created_at <= until);
-        let count = open.len();
+        let (mut count, mut trouble) = (0, None);
         for request in open {
-            self.cancel_pending(request, why).await?;
+            match self.cancel_pending(request, why, true).await {
+                // One that was decided in this moment is not open any more.
+                Ok(is_first) => count += usize::from(is_first),
+                Err(error) => trouble = trouble.or(Some(error)),
+            }
         }
-        Ok(count)
+        trouble.map_or(Ok(count), Err)
     }
 
+    /// Nobody was asked. It takes as long as with a person: a row of the audit, and the projection.
+    async fn cancel_decoy(&self, facts: &Facts) -> Result<Cancelled, StoreError> {
+        let now = self.clock.now();
+        let payload = json!({ "request": facts.id, "client": facts.client_id });
+        let entry = self.entry("decoy.cancelled", now, payload);
+        self.ledger.note(facts.partition, entry).await?;
+        self.project(facts.key(), State::Cancelled).await;
+        Ok(Cancelled::Yes)
+    }
+
+    /// False: somebody has decided before.
     async fn cancel_pending(
         &self,
         request: BackchannelRequest,
         why: &'static str,
-    ) -> Result<Cancelled, StoreError> {
+        tells_client: bool,
+    ) -> Result<bool, StoreError> {
         let facts = request.facts;
         let now = self.clock.now();
         let decided = DecidedRequest {
@@ -125,7 +168,9 @@ impl Services {
             .ledger
             .begin_decision(facts.partition, &facts.user_id, &facts.client_id, None)
             .await?;
-        let follow_ups = Vec::from_iter(open.standing.notify_resolved(&decided));
+        let told = Job::notify_client(&decided).filter(|_| tells_client);
+        let others = open.standing.notify_resolved(&decided);
+        let follow_ups: Vec<Job> = told.into_iter().chain(others).collect();
         let payload = json!({
             "request": facts.id,
             "client": facts.client_id,
@@ -133,22 +178,16 @@ impl Services {
             "outcome": Outcome::Cancelled,
             "why": why,
         });
-        match open
-            .record(
-                &decided,
-                &follow_ups,
-                self.entry("request.decided", now, payload),
-            )
-            .await?
-        {
+        let entry = self.entry("request.decided", now, payload);
+        match open.record(&decided, &follow_ups, entry).await? {
             Recorded::First => {
                 tracing::info!(request = log_id(facts.id), why, "request cancelled");
                 metrics::counter!("assent_decisions_total", "outcome" => "cancelled").increment(1);
                 self.project(facts.key(), State::Cancelled).await;
                 self.jobs_ready.notify_waiters();
-                Ok(Cancelled::Yes)
+                Ok(true)
             }
-            Recorded::Lost(_) => self.cancel_decided(facts.key(), why).await,
+            Recorded::Lost(_) => Ok(false),
         }
     }
 

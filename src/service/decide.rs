@@ -166,16 +166,15 @@ impl Services {
     ) -> Result<Decision, DecideError> {
         let now = self.clock.now();
         let (challenge, approval) = self.check_answer(device, id, answer, now)?;
-        let decision = approval.decision;
         let Some(request) = self.request_for(device, id, now).await? else {
-            return self.decided_before(device, id, decision).await;
+            return self.decided_before(device, id, &approval).await;
         };
         let user = &request.facts.user_id;
         if !self.keys.sub_ref_matches(user, &challenge.sub_ref) {
             return Err(DecideError::Challenge);
         }
         let code_is_right = self.code_is_right(&request.facts, &approval)?;
-        let outcome = match (decision, code_is_right) {
+        let outcome = match (approval.decision, code_is_right) {
             (Decision::Deny, _) => Outcome::Denied,
             (Decision::Approve, Some(false)) => Outcome::Burned,
             (Decision::Approve, Some(true) | None) => Outcome::Approved,
@@ -183,14 +182,14 @@ impl Services {
         match request.clone().apply(Event::Decide(outcome), now) {
             Ok(_) if challenge.is_fresh(now) => {}
             Err(refused) if refused.from != State::Expired => {
-                return self.decided_before(device, id, decision).await;
+                return self.decided_before(device, id, &approval).await;
             }
             Ok(_) | Err(_) => return Err(DecideError::Expired),
         }
         let decided = self
             .decided_request(&request.facts, device, outcome, &approval, answer, now)
             .await?;
-        self.record(device, &decided, decision, &challenge, code_is_right)
+        self.record(device, &decided, &approval, &challenge, code_is_right)
             .await
     }
 
@@ -282,7 +281,7 @@ impl Services {
         &self,
         device: &AuthenticatedDevice,
         decided: &DecidedRequest,
-        decision: Decision,
+        approval: &Approval,
         challenge: &Challenge,
         code_is_right: Option<bool>,
     ) -> Result<Decision, DecideError> {
@@ -302,7 +301,13 @@ impl Services {
             return Err(DecideError::NotAllowed);
         }
         let mut follow_ups = self.consequences(decided);
+        follow_ups.extend(Job::notify_client(decided));
         follow_ups.extend(standing.notify_resolved(decided));
+        let is_fraud = decided.reason == Some(DenyReason::Fraud);
+        let locks_device = is_fraud && self.policy.quiet.lock_device;
+        if locks_device {
+            open.lock_device(&device.id).await?;
+        }
         if let Some(is_right) = code_is_right {
             let entry = open.code_entry(&decided.user_id).await?;
             if let Some(until) = entry.blocked(decided.decided_at) {
@@ -324,19 +329,25 @@ impl Services {
             "scope": challenge.scope,
             "acr": challenge.acr,
             "matching": challenge.matching,
+            "locks_device": locks_device,
             "challenge_hash": decided.evidence.challenge.as_deref().map(hash),
             "approval_hash": decided.evidence.approval.as_deref().map(hash),
         });
         let entry = self.entry("request.decided", decided.decided_at, payload);
         match open.record(decided, &follow_ups, entry).await {
             Ok(Recorded::First) => {}
-            Ok(Recorded::Lost(winner)) => return same_decision(device, decision, &winner),
+            Ok(Recorded::Lost(winner)) => return same_decision(device, approval, &winner),
             Err(StoreError::CommitUnknown(cause)) => {
                 tracing::warn!(request = log_id(id), %cause, "commit of a decision unknown: reading back");
                 match self.ledger.lookup(id).await? {
-                    Some((winner, _)) => {
-                        same_decision(device, decision, &winner)?;
+                    Some((winner, _)) if winner.outcome == decided.outcome => {
+                        same_decision(device, approval, &winner).or_else(|error| match error {
+                            // Ours, and what follows from it is still to come.
+                            DecideError::WrongCode => Ok(approval.decision),
+                            error => Err(error),
+                        })?;
                     }
+                    Some((winner, _)) => return same_decision(device, approval, &winner),
                     None => return Err(StoreError::Unavailable(cause).into()),
                 }
             }
@@ -353,10 +364,13 @@ impl Services {
         self.project(decided.key(), decided.outcome.into()).await;
         self.jobs_ready.notify_waiters();
         failpoint::hit("decide.after_projection");
+        if locks_device {
+            self.announce(&decided.user_id, decided.partition).await;
+        }
         if decided.outcome == Outcome::Burned {
             return Err(DecideError::WrongCode);
         }
-        Ok(decision)
+        Ok(approval.decision)
     }
 
     /// What a report of fraud brings about.
@@ -368,7 +382,6 @@ impl Services {
             request_id: decided.request_id,
             partition: decided.partition,
             user_id: decided.user_id.clone(),
-            device_id: device.clone(),
             reported_at: decided.decided_at,
         };
         let reported = EventKind::FraudReported {
@@ -419,11 +432,11 @@ impl Services {
         &self,
         device: &AuthenticatedDevice,
         id: RequestId,
-        decision: Decision,
+        approval: &Approval,
     ) -> Result<Decision, DecideError> {
         match self.ledger.lookup(id).await? {
             Some((winner, _)) if winner.user_id == device.user_id => {
-                same_decision(device, decision, &winner)
+                same_decision(device, approval, &winner)
             }
             _ => Err(DecideError::NotFound),
         }
@@ -433,14 +446,17 @@ impl Services {
 /// Whether a decision that came second is the first one again.
 fn same_decision(
     device: &AuthenticatedDevice,
-    decision: Decision,
+    approval: &Approval,
     winner: &DecidedRequest,
 ) -> Result<Decision, DecideError> {
     if winner.device_id.as_ref() != Some(&device.id) {
         return Err(DecideError::AlreadyDecided);
     }
+    let decision = approval.decision;
     match (winner.outcome, decision) {
-        (Outcome::Approved, Decision::Approve) | (Outcome::Denied, Decision::Deny) => Ok(decision),
+        (Outcome::Approved, Decision::Approve) => Ok(decision),
+        // Another reason is another decision: nobody must believe that a fraud was reported, who had only said no.
+        (Outcome::Denied, Decision::Deny) if winner.reason == approval.reason => Ok(decision),
         (Outcome::Burned, Decision::Approve) => Err(DecideError::WrongCode),
         _ => Err(DecideError::AlreadyDecided),
     }

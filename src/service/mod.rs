@@ -1,6 +1,6 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
-//! [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`quiet`], [`fraud`],
+//! [`notify_client`], [`notify_resolved`], [`refresh`], [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`quiet`], [`fraud`],
 //! [`deliveries`], [`userinfo`], [`administer`], [`rotate_keys`], [`test_push`], [`audit`] and
 //! [`publish_event`].
 
@@ -18,6 +18,7 @@ pub mod enrol;
 pub mod fraud;
 mod held_polls;
 pub mod hints;
+mod idempotency;
 pub mod introspect;
 pub mod mint;
 pub mod notify_client;

@@ -28,6 +28,8 @@ pub enum Delivered {
     Done,
     /// Worth another try.
     Retry { reason: String },
+    /// It was not tried, since too much else is on its way.
+    NotNow { reason: String },
     /// The client refused for good.
     Refused { reason: String },
 }
@@ -37,6 +39,7 @@ impl Delivered {
         match self {
             Self::Done => "done",
             Self::Retry { .. } => "retry",
+            Self::NotNow { .. } => "not_now",
             Self::Refused { .. } => "refused",
         }
     }
@@ -185,7 +188,7 @@ impl Services {
         let delivered = judge(sent.map(|response| response.status));
         let health = match delivered {
             Delivered::Retry { .. } => Health::Fails,
-            Delivered::Done | Delivered::Refused { .. } => Health::Works,
+            Delivered::Done | Delivered::Refused { .. } | Delivered::NotNow { .. } => Health::Works,
         };
         match turn.end(health, self.clock.now()) {
             Some(Change::Opened) => {

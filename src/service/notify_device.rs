@@ -69,7 +69,7 @@ impl Services {
         let mut records = Vec::new();
         for (device, outcome) in devices.iter().zip(sent) {
             let attempts = before.get(&device.id).map_or(0, |push| push.attempts);
-            records.push((device.id.clone(), record(&outcome, attempts, now)));
+            let mut push = record(&outcome, attempts, now);
             match outcome {
                 PushOutcome::Retry { reason } => notified = notified.or_again(reason.as_str(), now),
                 PushOutcome::Throttled { reason, until }
@@ -77,7 +77,15 @@ impl Services {
                     notified = notified.or_again(reason.as_str(), until);
                 }
                 PushOutcome::TokenDead { reason, since } => {
-                    self.forget_push_target(device, &reason, since).await?;
+                    let forgotten = self.forget_push_target(device, &reason, since).await;
+                    if let Err(error) = &forgotten {
+                        tracing::warn!(%error, device = log_device(&device.id), "a dead push target is not forgotten");
+                    }
+                    // Not forgotten, or registered anew in the meantime: either way it is tried again.
+                    if !forgotten.unwrap_or(false) {
+                        push.state = DeliveryState::Queued;
+                        notified = notified.or_again(reason.as_str(), now);
+                    }
                 }
                 // Nothing left to do, or nothing that waiting mends: the log has it.
                 PushOutcome::Accepted { .. }
@@ -85,12 +93,54 @@ impl Services {
                 | PushOutcome::Misconfigured { .. }
                 | PushOutcome::OurBug { .. } => {}
             }
+            records.push((device.id.clone(), push));
         }
-        if let Err(error) = self.deliveries.note_pushes(key, &records).await {
-            // What was sent was sent. A phone that rings once more, should the job come back, is the price.
-            tracing::warn!(request = log_id(id), %error, "what became of the pushes is not noted");
-        }
+        self.note_pushes(key, &records).await;
+        self.resolve_if_over(key, user, expires_at).await?;
         Ok(notified)
+    }
+
+    async fn note_pushes(&self, key: RequestKey, pushes: &[(DeviceId, PushRecord)]) {
+        if let Err(error) = self.deliveries.note_pushes(key, pushes).await {
+            // What was sent was sent. A phone that rings once more, should the job come back, is the price.
+            tracing::warn!(request = log_id(key.id), %error, "what became of the pushes is not noted");
+        }
+    }
+
+    /// A request that was answered while its pushes were on their way: whoever resolved it did not know yet
+    /// whom to tell.
+    async fn resolve_if_over(
+        &self,
+        key: RequestKey,
+        user: &UserId,
+        expires_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let standing = self.pending.standing(key, self.clock.now()).await?;
+        if standing.is_none_or(|standing| matches!(standing.state, State::Pending | State::Expired))
+        {
+            return Ok(());
+        }
+        let decided = self.ledger.lookup(key.id).await?;
+        let answered_by = decided.and_then(|(decided, _)| decided.device_id);
+        self.notify_resolved(key, user, answered_by.as_ref(), expires_at)
+            .await
+            .map(drop)
+    }
+
+    /// The request's time is up: what was to be sent again is not.
+    pub async fn give_up_on_phones(&self, key: RequestKey) -> Result<(), StoreError> {
+        let before = self.pushes_before(key).await?;
+        let queued = before.into_iter().filter(|(_, push)| !push.is_settled());
+        let failed: Vec<_> = queued
+            .map(|(device, push)| {
+                let state = DeliveryState::Failed;
+                (device, PushRecord { state, ..push })
+            })
+            .collect();
+        if !failed.is_empty() {
+            self.note_pushes(key, &failed).await;
+        }
+        Ok(())
     }
 
     /// What is known of earlier attempts: a phone that has rung must not ring again and again because its

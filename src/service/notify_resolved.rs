@@ -2,7 +2,7 @@
 
 use super::Services;
 use super::notify_device::Notified;
-use crate::domain::delivery::DeliveryState;
+use crate::domain::delivery::{DeliveryState, PushRecord};
 use crate::domain::device::DeviceState;
 use crate::domain::{DeviceId, RequestKey, Timestamp, UserId};
 use crate::push::{PushOutcome, Signal};
@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use std::collections::HashSet;
 
 impl Services {
-    /// Sends a silent push to the devices whose gateway took the waking one, but not to the one that
+    /// Sends a silent push to the devices that the waking one may have reached, but not to the one that
     /// answered. Sent twice it does no harm, so all get it again when one gateway asks for another try.
     pub async fn notify_resolved(
         &self,
@@ -24,8 +24,13 @@ impl Services {
         let rung: HashSet<DeviceId> = deliveries
             .into_iter()
             .filter(|delivery| {
-                let push = delivery.push.as_ref();
-                push.is_some_and(|push| push.state == DeliveryState::Accepted)
+                // One that brought no answer may have arrived all the same.
+                let may_ring = |push: &PushRecord| match push.state {
+                    DeliveryState::Accepted => true,
+                    DeliveryState::Queued => push.attempts > 0,
+                    _ => false,
+                };
+                delivery.push.as_ref().is_some_and(may_ring)
             })
             .map(|delivery| delivery.device)
             .filter(|device| Some(device) != answered_by)

@@ -2,6 +2,7 @@
 
 use super::Services;
 use super::notify_client::Delivered;
+use crate::crypto::sha256_base64url;
 use crate::crypto::webhook::signatures;
 use crate::domain::{Event, EventKind, Job, Partition, Timestamp, WebhookSecret};
 use crate::failpoint;
@@ -42,6 +43,26 @@ impl Services {
         })
     }
 
+    /// The same, for what would otherwise be told again and again: with one `about` it is one event.
+    pub(super) fn event_about(
+        &self,
+        about: &str,
+        kind: EventKind,
+        partition: Partition,
+        now: Timestamp,
+    ) -> Option<Job> {
+        let job = self.event(kind, partition, now)?;
+        Some(match job {
+            Job::PublishEvent { event } => Job::PublishEvent {
+                event: Event {
+                    id: format!("evt_{}", &sha256_base64url(about.as_bytes())[..22]),
+                    ..event
+                },
+            },
+            job => job,
+        })
+    }
+
     /// Before a job is given up: whoever dies in between tells twice, and not never. Of an event that could
     /// not be told there is no telling.
     pub async fn tell_of_dead_job(
@@ -57,7 +78,8 @@ impl Services {
             job: claim.id.clone(),
             error: reason.to_owned(),
         };
-        if let Some(job) = self.event(kind, claim.job.partition(), now) {
+        let about = format!("job.dead|{}|{}", claim.id, now.secs() / 3600);
+        if let Some(job) = self.event_about(&about, kind, claim.job.partition(), now) {
             self.ledger.add_job(&job, now).await?;
             self.jobs_ready.notify_waiters();
             failpoint::hit("dead.told");
@@ -72,7 +94,7 @@ impl Services {
             return Delivered::Done;
         };
         let Ok(_turn) = self.publishing.try_acquire() else {
-            return Delivered::Retry {
+            return Delivered::NotNow {
                 reason: "the endpoint is busy".into(),
             };
         };

@@ -2,9 +2,11 @@
 
 use super::authenticate_client::AuthenticatedClient;
 use super::hints::{Hint, HintError, Meant};
+pub use super::idempotency::Idempotency;
+use super::idempotency::Named;
 use super::user_code::UserCodeError;
 use super::{Services, log_id};
-use crate::crypto::{auth_req_id, base64url, sha256};
+use crate::crypto::auth_req_id;
 use crate::domain::binding_message::InvalidBindingMessage;
 use crate::domain::client::{DeliveryMode, Grant, UnknownUser};
 use crate::domain::device::DeviceState;
@@ -12,7 +14,7 @@ use crate::domain::request::{ACR_DEVICE, Facts};
 use crate::domain::{
     AuthReqId, BindingMessage, EventKind, Job, Partition, Scope, Secret, Timestamp, UserId,
 };
-use crate::store::{Created, IdempotencySlot, NewRequest, Reservation, StoreError};
+use crate::store::{Created, NewRequest, StoreError};
 use std::time::Duration;
 
 /// The parameters as they came, each at most once and not empty.
@@ -31,14 +33,6 @@ pub struct AuthenticationRequest {
     pub request: Option<String>,
     pub request_uri: Option<String>,
     pub idempotency: Option<Idempotency>,
-}
-
-/// An `Idempotency-Key`, and what it was sent with.
-#[derive(Clone, Debug)]
-pub struct Idempotency {
-    pub key: String,
-    /// The request's parameters in a canonical order, client authentication left out.
-    pub parameters: String,
 }
 
 /// The acknowledgement (CIBA Core 7.3).
@@ -150,14 +144,25 @@ impl Services {
         let new_id =
             self.keys
                 .make_auth_req_id(&client.id, asked.partition, expires_at, &*self.entropy);
-        let (auth_req_id, expires_at, slot) = match &request.idempotency {
-            None => (new_id, expires_at, None),
-            Some(idempotency) => {
-                let reserved = self.reserve(client, idempotency, new_id, expires_at, now);
-                let (id, expires_at, slot) = reserved.await?;
-                (id, expires_at, Some(slot))
-            }
+        let named = Named {
+            auth_req_id: new_id,
+            partition: asked.partition,
+            expires_at,
+            slot: None,
         };
+        let Named {
+            auth_req_id,
+            partition,
+            expires_at,
+            slot,
+        } = match &request.idempotency {
+            None => named,
+            Some(idempotency) => self.reserve(client, idempotency, named, now).await?,
+        };
+        // The hint means somebody else by now, or somebody instead of nobody: what was begun for them stands.
+        if partition != asked.partition {
+            return Ok(self.acknowledge(client, auth_req_id, expires_at, now));
+        }
         let id = auth_req_id::request_id(&auth_req_id);
         let facts = Facts {
             id,
@@ -199,6 +204,7 @@ impl Services {
             created = self.pending.create(&new, now).await?;
         }
         let prompt = match created {
+            Created::Yes | Created::InboxOnly if new.facts.decoy => "nobody",
             Created::Yes if is_quiet => "quiet",
             Created::Yes => "prompted",
             Created::InboxOnly => "over_budget",
@@ -212,16 +218,26 @@ impl Services {
         self.jobs_ready.notify_waiters();
         tracing::info!(request = log_id(id), client = %client.id, prompt, "request created");
         metrics::counter!("assent_prompts_total", "outcome" => prompt).increment(1);
-        let digits = new.facts.matching_digits;
-        Ok(Acknowledgement {
+        Ok(self.acknowledge(client, auth_req_id, expires_at, now))
+    }
+
+    fn acknowledge(
+        &self,
+        client: &AuthenticatedClient,
+        auth_req_id: AuthReqId,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Acknowledgement {
+        let digits = client.registration.matching_code;
+        Acknowledgement {
             matching_code: digits.and_then(|digits| self.keys.matching_code(&auth_req_id, digits)),
             auth_req_id,
             expires_in: expires_at.since(now),
             interval: self.policy.interval,
-        })
+        }
     }
 
-    /// The job that tells of it; the same one as long as it is about the same trouble.
+    /// The job that tells of it: once in an hour for one person, as far as it is up to the receiver too.
     fn prompts_exceeded(&self, facts: &Facts, now: Timestamp) -> Option<Job> {
         if facts.decoy {
             return None;
@@ -230,7 +246,9 @@ impl Services {
             user: facts.user_id.clone(),
             client: facts.client_id.clone(),
         };
-        self.event(kind, facts.partition, now)
+        let hour = now.secs() / 3600;
+        let about = format!("prompts.exceeded|{}|{hour}", facts.user_id);
+        self.event_about(&about, kind, facts.partition, now)
     }
 
     fn validate(
@@ -308,7 +326,7 @@ impl Services {
         now: Timestamp,
     ) -> Result<Asked, StartError> {
         let Meant { user, name } = self.resolve(client, hint, now).await?;
-        let nobody = self.keys.decoy(&name);
+        let (nobody, partition) = self.keys.decoy(&name);
         let id = user.as_ref().map_or(&nobody, |user| &user.id);
         let devices = self.directory.devices_of(id).await?;
         let reachable = devices
@@ -321,57 +339,11 @@ impl Services {
                 is_decoy: false,
             }),
             _ if client.registration.unknown_user == UnknownUser::Decoy => Ok(Asked {
-                partition: self.keys.partition(&nobody),
                 id: nobody,
+                partition,
                 is_decoy: true,
             }),
             _ => Err(StartError::UnknownUser),
-        }
-    }
-
-    /// The id this request has had since it was first sent, or the new one; and the slot that holds it.
-    async fn reserve(
-        &self,
-        client: &AuthenticatedClient,
-        idempotency: &Idempotency,
-        new_id: AuthReqId,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<(AuthReqId, Timestamp, IdempotencySlot), StartError> {
-        let scope_hash = base64url(&sha256(
-            format!("{}\n{}", client.id, idempotency.key).as_bytes(),
-        ));
-        let context = format!("idempotency_keys|{scope_hash}|auth_req_id");
-        let slot = IdempotencySlot {
-            scope_hash,
-            body_hash: base64url(&sha256(idempotency.parameters.as_bytes())),
-            sealed_auth_req_id: self.keys.seal(&context, new_id.expose().as_bytes()),
-            expires_at,
-        };
-        match self.pending.reserve(&slot, now).await? {
-            Reservation::Fresh => Ok((new_id, expires_at, slot)),
-            Reservation::Conflict => Err(StartError::IdempotencyConflict),
-            Reservation::Replay { sealed_auth_req_id } => {
-                let damaged = || StoreError::Corrupt {
-                    table: "idempotency_keys",
-                    row: slot.scope_hash.clone(),
-                    what: "auth_req_id does not open",
-                };
-                let opened = self.keys.open_sealed(&context, &sealed_auth_req_id).ok();
-                let id = opened
-                    .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
-                    .map(AuthReqId::new)
-                    .ok_or_else(damaged)?;
-                let handle = self
-                    .keys
-                    .open_auth_req_id(&client.id, &id)
-                    .ok_or_else(damaged)?;
-                let slot = IdempotencySlot {
-                    sealed_auth_req_id,
-                    ..slot
-                };
-                Ok((id, handle.expires_at, slot))
-            }
         }
     }
 

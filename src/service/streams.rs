@@ -8,7 +8,7 @@ use super::authenticate_device::{AuthenticatedDevice, DeviceAuthError};
 use super::decide::InboxItem;
 use crate::domain::device::DeviceState;
 use crate::domain::{DeviceId, RequestId, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ pub(super) struct OpenStreams(Arc<Mutex<Table>>);
 struct Table {
     count: usize,
     next: u64,
+    /// Those of which nobody knows yet whose they are, oldest first.
+    unproven: VecDeque<(u64, CancellationToken)>,
     /// Of each device that has proven itself, oldest first.
     of_device: HashMap<DeviceId, Vec<(u64, CancellationToken)>>,
 }
@@ -47,16 +49,19 @@ impl OpenStreams {
     fn take(&self, limit: usize) -> Option<StreamPlace> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.count >= limit {
-            return None;
+            // Whoever only opens streams must not keep those away who prove themselves at once.
+            table.unproven.pop_front()?.1.cancel();
         }
         table.count += 1;
         table.next += 1;
+        let (number, replaced) = (table.next, CancellationToken::new());
+        table.unproven.push_back((number, replaced.clone()));
         metrics::gauge!("assent_streams_open").increment(1);
         Some(StreamPlace {
             streams: self.clone(),
-            number: table.next,
+            number,
             device: None,
-            replaced: CancellationToken::new(),
+            replaced,
         })
     }
 }
@@ -69,6 +74,7 @@ impl StreamPlace {
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        table.unproven.retain(|(number, _)| *number != self.number);
         let streams = table.of_device.entry(device.clone()).or_default();
         streams.push((self.number, self.replaced.clone()));
         if streams.len() > PER_DEVICE {
@@ -76,6 +82,13 @@ impl StreamPlace {
         }
         drop(table);
         self.device = Some(device.clone());
+    }
+}
+
+impl StreamPlace {
+    /// Ends when newer streams have taken this one's place.
+    pub fn replaced(&self) -> WaitForCancellationFutureOwned {
+        self.replaced.clone().cancelled_owned()
     }
 }
 
@@ -87,6 +100,7 @@ impl Drop for StreamPlace {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         table.count -= 1;
+        table.unproven.retain(|(number, _)| *number != self.number);
         metrics::gauge!("assent_streams_open").decrement(1);
         let Some(device) = &self.device else {
             return;
@@ -184,7 +198,7 @@ impl Services {
 impl Following {
     /// Ends when newer streams of the same device have taken this one's place.
     pub fn replaced(&self) -> WaitForCancellationFutureOwned {
-        self.place.replaced.clone().cancelled_owned()
+        self.place.replaced()
     }
 }
 
@@ -197,10 +211,10 @@ mod tests {
         let streams = OpenStreams::default();
         let device = DeviceId::new("phone");
         let mut places: Vec<_> = (0..3).map(|_| streams.take(3).unwrap()).collect();
-        assert!(streams.take(3).is_none(), "the node is full");
         for place in &mut places {
             place.belongs_to(&device);
         }
+        assert!(streams.take(3).is_none(), "the node is full");
         let replaced = |place: &StreamPlace| place.replaced.is_cancelled();
         assert_eq!(
             places.iter().map(replaced).collect::<Vec<_>>(),
@@ -213,5 +227,19 @@ mod tests {
         drop((places, other));
         let table = streams.0.lock().unwrap();
         assert!(table.count == 0 && table.of_device.is_empty());
+    }
+
+    #[test]
+    fn who_proves_nothing_makes_way() {
+        let streams = OpenStreams::default();
+        let mut proven = streams.take(3).unwrap();
+        proven.belongs_to(&DeviceId::new("phone"));
+        let idle = [streams.take(3).unwrap(), streams.take(3).unwrap()];
+        let newest = streams.take(3).unwrap();
+        let replaced = [&proven, &idle[0], &idle[1], &newest].map(|it| it.replaced.is_cancelled());
+        assert_eq!(replaced, [false, true, false, false]);
+        drop((proven, idle, newest));
+        let table = streams.0.lock().unwrap();
+        assert!(table.count == 0 && table.unproven.is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! Work that nobody waits for: due jobs, and what is done every few seconds.
 
+use crate::domain::job::RetrySchedule;
 use crate::domain::key::RELOAD_EVERY;
 use crate::domain::{Job, RequestKey, Timestamp};
 use crate::service::Services;
@@ -93,26 +94,28 @@ impl Worker {
     /// Does one job and settles it: done, again later, or never again.
     async fn work(&self, claim: &ClaimedJob) -> Result<(), StoreError> {
         let now = self.services.clock.now();
+        let retries = claim.job.retries();
         let (reason, again) = match self.attempt(&claim.job).await {
             Ok(Attempt::Done) => {
                 settled(claim, self.queue.ack(claim).await?, "done");
                 return Ok(());
             }
-            Ok(Attempt::Again(reason, earliest)) => (reason, Some(earliest)),
+            Ok(Attempt::Again(reason, earliest)) => (reason, Some((retries, earliest))),
+            Ok(Attempt::Soon(reason)) => (reason, Some((RetrySchedule::SOON, now))),
             Ok(Attempt::Never(reason)) => (reason, None),
-            Err(error) => (error.to_string(), Some(now)),
+            Err(error) => (error.to_string(), Some((retries, now))),
         };
         let now = self.services.clock.now();
         let [jitter] = self.services.entropy.bytes::<1>();
         let deadline = claim.job.deadline();
-        let due = again.and_then(|earliest| {
-            claim
-                .job
-                .retries()
-                .next(claim.attempt, now, earliest, deadline, jitter)
+        let due = again.and_then(|(schedule, earliest)| {
+            schedule.next(claim.attempt, now, earliest, deadline, jitter)
         });
         match due {
             Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
+            None if self.runs_out(&claim.job).await? => {
+                settled(claim, self.queue.ack(claim).await?, "expired");
+            }
             None => {
                 self.services.tell_of_dead_job(claim, &reason).await?;
                 let buried = match &claim.job {
@@ -134,6 +137,29 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Whether a job that is given up leaves nothing that anybody could do again: a request that has expired
+    /// needs no push, and its delivery log says what became of it.
+    async fn runs_out(&self, job: &Job) -> Result<bool, StoreError> {
+        match job {
+            Job::NotifyDevice {
+                request_id,
+                partition,
+                ..
+            } => {
+                let key = RequestKey {
+                    partition: *partition,
+                    id: *request_id,
+                };
+                self.services.give_up_on_phones(key).await?;
+                Ok(true)
+            }
+            Job::NotifyResolved { .. } => Ok(true),
+            Job::NotifyClient { .. } | Job::HandleFraud { .. } | Job::PublishEvent { .. } => {
+                Ok(false)
+            }
+        }
     }
 
     async fn attempt(&self, job: &Job) -> Result<Attempt, StoreError> {
@@ -175,12 +201,11 @@ impl Worker {
             Job::HandleFraud {
                 partition,
                 user_id,
-                device_id,
                 reported_at,
                 ..
             } => {
                 self.services
-                    .handle_fraud(user_id, *partition, device_id, *reported_at)
+                    .handle_fraud(user_id, *partition, *reported_at)
                     .await?;
                 Attempt::Done
             }
@@ -199,6 +224,8 @@ enum Attempt {
     Done,
     /// Not before the time.
     Again(String, Timestamp),
+    /// It was nobody's fault: in a moment, however often that has been so.
+    Soon(String),
     Never(String),
 }
 
@@ -207,6 +234,7 @@ impl Attempt {
         match delivered {
             Delivered::Done => Self::Done,
             Delivered::Retry { reason } => Self::Again(reason, now),
+            Delivered::NotNow { reason } => Self::Soon(reason),
             Delivered::Refused { reason } => Self::Never(reason),
         }
     }

@@ -78,8 +78,9 @@ const fn pushes(event: Event, gap: Gap) -> Option<&'static str> {
     match (event, gap) {
         (_, Gap::Undelivered | Gap::Delivered) => None,
         (_, Gap::Decided | Gap::Approved) => Some("transaction_failed"),
-        (Event::Cancel | Event::LockUser, _) => Some("access_denied"),
-        (Event::LockClient | Event::RevokeDevice, _) => None,
+        (Event::LockUser, _) => Some("access_denied"),
+        // Whoever cancels knows.
+        (Event::Cancel | Event::LockClient | Event::RevokeDevice, _) => None,
     }
 }
 
@@ -352,5 +353,5 @@ impl<'a> Journey<'a> {
 
 /// Whether the Ledger knows an outcome that a client can be told of.
 const fn decided(event: Event, gap: Gap) -> bool {
-    gap.has_approval() || matches!(event, Event::Cancel | Event::LockUser)
+    gap.has_approval() || matches!(event, Event::LockUser)
 }

@@ -248,6 +248,7 @@ fn what_a_secret_key_made_outlives_its_rotation() {
             ring.seal("place", b"value"),
             ring.sub_ref(&user),
             ring.device_nonce(at(30), period),
+            ring.decoy("login alice"),
         )
     };
     let mut made = vec![make(&ring)];
@@ -267,11 +268,13 @@ fn what_a_secret_key_made_outlives_its_rotation() {
     let late = make(&ring);
     assert!(late.2 != first.2 && late.4 != first.4 && late.5 != first.5);
     assert!(late.3.starts_with("2."));
+    assert!(late.6 == first.6, "nobody becomes somebody else");
+    assert_ne!(ring.decoy("login bob").0, first.6.0);
     made.extend([early, late]);
     // A year later, and after a restart.
     ring.reload(&records, at(31_536_000)).unwrap();
     for ring in [&ring, &open(&records).unwrap()] {
-        for (id, verifier, hash, sealed, sub_ref, nonce) in &made {
+        for (id, verifier, hash, sealed, sub_ref, nonce, _) in &made {
             let handle = ring.open_auth_req_id(&client, id).unwrap();
             assert_eq!(handle.partition, Partition(7));
             assert!(ring.secret_matches(&client, &secret, Some(verifier)));

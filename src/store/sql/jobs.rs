@@ -11,7 +11,8 @@ use std::time::Duration;
 /// Jobs that are created together with a pending request.
 pub const PENDING_QUEUE: &str = "pending";
 
-/// Jobs that are created together with an outcome.
+/// Jobs that are created together with what the database alone knows: an outcome, a device that comes or
+/// goes.
 pub const LEDGER_QUEUE: &str = "ledger";
 
 /// How much of an error is kept, in bytes.

@@ -26,7 +26,7 @@ use sqlx::any::AnyRow;
 use std::sync::Arc;
 
 mod decision;
-mod events;
+mod outbox;
 mod responses;
 
 pub use decision::OpenDecision;

@@ -189,7 +189,7 @@ impl PendingRequests for SqlPendingRequests {
         let mut job = new.job.as_ref();
         if inserted.rows_affected() == 0 {
             job = None;
-        } else if job.is_some() && !count_prompt(&mut tx, new, now).await? {
+        } else if job.is_some() && !facts.decoy && !count_prompt(&mut tx, new, now).await? {
             created = Created::InboxOnly;
             job = new.instead.as_ref();
         }
@@ -352,6 +352,12 @@ impl PendingRequests for SqlPendingRequests {
             .bind(now.millis())
             .execute(&mut *writer)
             .await?;
+        sqlx::query(
+            "DELETE FROM request_caps WHERE NOT EXISTS \
+             (SELECT 1 FROM pending_requests WHERE pending_requests.user_id = request_caps.user_id)",
+        )
+        .execute(&mut *writer)
+        .await?;
         sqlx::query("DELETE FROM prompts WHERE at <= $1")
             .bind(now.minus(PROMPTS_KEPT).millis())
             .execute(&mut *writer)

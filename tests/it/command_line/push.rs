@@ -224,7 +224,7 @@ async fn the_way_to_a_phone_is_logged_and_shown() {
     let scene = Scene::new().await;
     let site = &scene.site;
     let log = ["push", "log", "alice"];
-    let nothing = "No request of the last minutes is known for which a phone was to be woken.\n";
+    let nothing = "No request of the last minutes is known.\n";
     assert_eq!(succeeds(site, &log), nothing);
     fails(site, &["push", "log", "bob"], "nobody has the login bob");
     let bank = site.json(&["client", "add", "Example Bank"]);

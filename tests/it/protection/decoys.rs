@@ -15,6 +15,7 @@ everywhere!(
     who_cannot_be_asked_looks_like_nobody,
     what_others_ask_of_a_person_is_not_seen,
     a_decoy_can_be_cancelled,
+    a_replay_is_of_the_same_nobody,
 );
 
 fn with_decoys() -> Registration {
@@ -167,22 +168,58 @@ async fn what_others_ask_of_a_person_is_not_seen(ground: Ground) {
 async fn a_decoy_can_be_cancelled(ground: Ground) {
     let settings = vec![("ciba.cancel_endpoint", "true".to_owned())];
     let app = TestApp::on_with(ground, settings).await;
-    let bank = app.client_with("bank", with_decoys()).await;
+    let endpoint = RpEndpoint::new(&[Reply::Status(204)]).await;
+    let pinged = Registration {
+        delivery: Delivery::Ping {
+            endpoint: endpoint.url.clone(),
+        },
+        ..with_decoys()
+    };
+    let bank = app.client_with("bank", pinged).await;
     app.phone(&app.user("alice").await).await;
-    let (known, unknown) = (
-        id(&ask(&bank, "alice").await),
-        id(&ask(&bank, "nobody").await),
-    );
-    for _ in 0..2 {
-        let cancel = async |id: &str| bank.post("/bc-cancel", &[("auth_req_id", id)]).await;
+    let ask = async |login: &str| {
+        let token = ("client_notification_token", "0123456789012345678901");
+        let hint = [("scope", "openid"), ("login_hint", login), token];
+        id(&bank.ask(&hint).await)
+    };
+    let (known, unknown) = (ask("alice").await, ask("nobody").await);
+    let cancel = async |id: &str| bank.post("/bc-cancel", &[("auth_req_id", id)]).await;
+    let same = async |status: u16, error: &str| {
         assert_eq!(shape(&cancel(&known).await), shape(&cancel(&unknown).await));
-        assert_eq!(
-            shape(&bank.poll(&known).await),
-            shape(&bank.poll(&unknown).await)
-        );
-    }
-    assert_oauth_error(&bank.poll(&unknown).await, 400, "access_denied");
-    assert_eq!(ask(&bank, "nobody").await.status, 200);
+        assert_eq!(cancel(&unknown).await.status, status);
+        let (of_known, of_unknown) = (bank.poll(&known).await, bank.poll(&unknown).await);
+        assert_eq!(shape(&of_known), shape(&of_unknown));
+        assert_oauth_error(&of_unknown, 400, error);
+    };
+    same(204, "access_denied").await;
+    app.run_jobs().await;
+    assert!(
+        endpoint.received().is_empty(),
+        "whoever cancels is not told"
+    );
+    app.advance(150);
+    same(204, "access_denied").await;
+    // When the records are gone, the Ledger knows of one of them, and says so to nobody.
+    app.advance(700);
+    app.services().sweep().await.unwrap();
+    same(400, "expired_token").await;
+    ask("nobody").await;
+}
+
+/// A key stands for the request that was begun, whoever the hint means by now.
+async fn a_replay_is_of_the_same_nobody(ground: Ground) {
+    let app = TestApp::on(ground).await;
+    let bank = app.client_with("bank", with_decoys()).await;
+    let alice = app.user("alice").await;
+    let once = [("idempotency-key", "once")];
+    let hint = [("scope", "openid"), ("login_hint", "alice")];
+    let first = bank.ask_with(&once, &hint).await;
+    let phone = app.phone(&alice).await;
+    let again = bank.ask_with(&once, &hint).await;
+    assert_eq!(first.json(), again.json());
+    assert!(inbox(&phone).await.is_empty());
+    assert_eq!(pushes(&app).await, 0);
+    assert_oauth_error(&bank.poll(&id(&first)).await, 400, "authorization_pending");
 }
 
 /// A client that is pinged hears of a decoy as much as of a person who does not answer.

@@ -12,6 +12,7 @@ everywhere!(
     the_other_phones_hear_that_it_is_over,
     whoever_has_one_phone_costs_no_second_push,
     a_phone_that_never_rang_is_left_in_peace,
+    what_rings_nowhere_is_shown_too,
 );
 
 /// Device and state of each delivery of a person's prompts.
@@ -30,7 +31,13 @@ async fn a_request_is_followed_to_each_phone(ground: Ground) {
     let (bank, alice, phone) = app.cast().await;
     let (second, third) = (app.phone(&alice).await, app.phone(&alice).await);
     let id = bank.start("alice").await;
-    assert_eq!(states(&app, &alice).await, []);
+    let queued = states(&app, &alice).await;
+    assert_eq!(queued.len(), 3);
+    assert!(
+        queued
+            .iter()
+            .all(|(_, state)| *state == DeliveryState::Queued)
+    );
     app.run_jobs().await;
     for (_, state) in states(&app, &alice).await {
         assert_eq!(state, DeliveryState::Accepted);
@@ -128,4 +135,30 @@ async fn a_phone_that_never_rang_is_left_in_peace(ground: Ground) {
     let shown = show(&phone, &id).await;
     phone.answer(&shown, Decision::Approve, None).await.unwrap();
     assert_eq!(pushes(&app).await, 0);
+}
+
+async fn what_rings_nowhere_is_shown_too(ground: Ground) {
+    let app = TestApp::on_with(ground, vec![("prompts.per_hour", "1".to_owned())]).await;
+    let (bank, alice, phone) = app.cast().await;
+    let (loud, quiet) = (bank.start("alice").await, bank.start("alice").await);
+    app.run_jobs().await;
+    let reports = app.services().deliveries_of(&alice).await.unwrap();
+    let mut seen: Vec<_> = reports
+        .iter()
+        .map(|one| (one.request, one.is_prompt, one.state))
+        .collect();
+    let mut expected = [
+        (request_id(&loud), true, DeliveryState::Accepted),
+        (request_id(&quiet), false, DeliveryState::Failed),
+    ];
+    seen.sort_by_key(|one| one.0);
+    expected.sort_by_key(|one| one.0);
+    assert_eq!(seen, expected);
+    show(&phone, &quiet).await;
+    let reports = app.services().deliveries_of(&alice).await.unwrap();
+    assert!(
+        reports
+            .iter()
+            .any(|one| one.state == DeliveryState::Fetched && !one.is_prompt)
+    );
 }

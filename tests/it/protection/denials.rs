@@ -14,6 +14,7 @@ everywhere!(
     a_report_of_fraud_ends_what_is_open_and_keeps_the_phones_quiet,
     an_operator_ends_the_quiet,
     a_device_can_be_locked_by_its_own_report,
+    a_fraud_is_not_reported_by_the_way,
 );
 
 async fn report_fraud(phone: &Phone, auth_req_id: &str) {
@@ -144,4 +145,38 @@ async fn another_node_draws_the_consequences() {
     other.run_jobs().await;
     let answer = other.here(&shop).poll(&open).await;
     assert_oauth_error(&answer, 400, "access_denied");
+}
+
+/// Nobody must believe that a fraud was reported who had only said no.
+async fn a_fraud_is_not_reported_by_the_way(ground: Ground) {
+    let (app, [bank, shop], phone) = scene(ground).await;
+    let id = bank.start("alice").await;
+    let shown = show(&phone, &id).await;
+    phone.answer(&shown, Decision::Deny, None).await.unwrap();
+    for (reason, status) in [(Some(DenyReason::Fraud), 409), (None, 200)] {
+        let answer = phone.try_answer(&shown, Decision::Deny, reason).await;
+        assert_eq!(answer.unwrap().status, status);
+    }
+    shop.start("alice").await;
+    assert_eq!(pushes(&app).await, 1, "nothing is quiet but the bank");
+}
+
+/// A request that cannot be cancelled keeps none of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_cancelled_keeps_nothing_else() {
+    let (app, [bank, shop], phone) = scene(Ground::new(Backend::sqlite())).await;
+    let (broken, fraud, open) = (
+        bank.start("alice").await,
+        bank.start("alice").await,
+        shop.start("alice").await,
+    );
+    let damage = format!(
+        "UPDATE pending_requests SET facts = replace(facts, '\"sealed_auth_req_id\":\"1.',          '\"sealed_auth_req_id\":\"9.') WHERE request_id = '{}'",
+        request_id(&broken)
+    );
+    app.backend.execute(&damage).await;
+    report_fraud(&phone, &fraud).await;
+    app.run_jobs().await;
+    assert_oauth_error(&shop.poll(&open).await, 400, "access_denied");
+    assert_eq!(inbox(&phone).await, [request_id(&broken)]);
 }

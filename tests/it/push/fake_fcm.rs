@@ -160,7 +160,7 @@ impl Shared {
         let is_good = claims["iss"] == EMAIL
             && claims["aud"] == format!("{}/token", self.url)
             && claims["scope"] == "https://www.googleapis.com/auth/firebase.messaging"
-            && iat == self.clock.now().secs()
+            && (iat - self.clock.now().secs()).abs() <= 60
             && exp - iat <= 3600;
         if !is_good {
             return refuse("invalid_grant");

@@ -228,13 +228,14 @@ async fn a_refused_token_is_renewed_once() {
     assert_eq!(line.send().await, accepted());
     assert_eq!(line.fake.received().len(), 2);
     let made = line.fake.tokens_made();
-    for code in ["THIRD_PARTY_AUTH_ERROR", "UNAUTHENTICATED"] {
+    // What another gateway has against Google is not mended by a token of ours.
+    for (code, tries) in [("UNAUTHENTICATED", 2), ("THIRD_PARTY_AUTH_ERROR", 1)] {
         let refuse = || error(401, "UNAUTHENTICATED", Some(code), "");
-        line.fake.reply([refuse(), refuse()]);
+        line.fake.reply((0..tries).map(|_| refuse()));
         assert_eq!(line.send().await, misconfigured(known(code)));
-        assert_eq!(line.fake.received().len(), 2, "no more than once");
+        assert_eq!(line.fake.received().len(), tries, "no more than once");
     }
-    assert_eq!(line.fake.tokens_made(), made + 2);
+    assert_eq!(line.fake.tokens_made(), made + 1);
 }
 
 #[tokio::test]

@@ -1,24 +1,28 @@
 //! What an outcome does to the job and to the device, whichever gateway it comes from.
 
 use super::{after, dead, known, misconfigured, our_bug, retry, throttled};
-use crate::support::{Backend, TestApp, approve, config, on_both};
+use crate::support::{Backend, TestApp, approve, config, on_both, request_id};
 use assent::app::{Core, World};
+use assent::domain::delivery::DeliveryState;
 use assent::domain::{Device, DeviceId, Timestamp};
 use assent::entropy::SystemEntropy;
 use assent::phone::Phone;
-use assent::push::{PushMessage, PushOutcome, PushSender, Reason};
+use assent::push::{PushMessage, PushOutcome, PushSender, Reason, Signal};
 use async_trait::async_trait;
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 on_both!(
     a_dead_target_is_forgotten_and_the_others_go_on,
     a_target_registered_since_is_not_the_dead_one,
     a_throttled_push_comes_back_when_it_may,
-    the_longest_pause_of_several_counts,
+    each_gateway_keeps_its_own_pause,
     nothing_that_waiting_does_not_mend_is_tried_again,
     a_phone_that_has_rung_does_not_ring_for_another,
+    a_phone_that_rings_too_late_hears_at_once_that_it_is_over,
 );
 
 /// A gateway that answers as it is told, device by device, and accepts when it is told nothing.
@@ -26,13 +30,25 @@ on_both!(
 struct Scripted {
     answers: Mutex<HashMap<DeviceId, VecDeque<PushOutcome>>>,
     sent: Mutex<Vec<DeviceId>>,
+    /// Who is told that it is over.
+    resolved: Mutex<Vec<DeviceId>>,
+    /// Told when a push is on its way, which then waits to be let go.
+    held: Option<[Notify; 2]>,
 }
 
 #[async_trait]
 impl PushSender for Scripted {
-    async fn send(&self, device: &Device, _: &PushMessage, _: Timestamp) -> PushOutcome {
+    async fn send(&self, device: &Device, message: &PushMessage, _: Timestamp) -> PushOutcome {
         if device.push_target.is_none() {
             return PushOutcome::Unreachable;
+        }
+        if message.signal == Signal::Resolved {
+            self.resolved.lock().unwrap().push(device.id.clone());
+            return PushOutcome::Accepted { id: None };
+        }
+        if let Some([begun, let_go]) = &self.held {
+            begun.notify_one();
+            let_go.notified().await;
         }
         self.sent.lock().unwrap().push(device.id.clone());
         let mut answers = self.answers.lock().unwrap();
@@ -50,8 +66,12 @@ struct Scene {
 
 impl Scene {
     async fn new(backend: Backend) -> Self {
+        Self::with(backend, Scripted::default()).await
+    }
+
+    async fn with(backend: Backend, gateway: Scripted) -> Self {
         let app = TestApp::new(backend).await;
-        let gateway = Arc::new(Scripted::default());
+        let gateway = Arc::new(gateway);
         let world = World {
             clock: app.clock.clone(),
             entropy: Arc::new(SystemEntropy),
@@ -181,16 +201,25 @@ async fn a_throttled_push_comes_back_when_it_may(backend: Backend) {
         assert_eq!(scene.step([&phone]).await, [1]);
         assert_eq!(scene.app.waiting_jobs().await, 0);
     }
-    // Later than the request lives: given up at once, and the request is none the worse.
+    // Later than the request lives: given up at once, and the request is none the worse. It leaves no dead
+    // letter, since nothing could be done about it any more.
     scene.answer(&phone, [throttled(known("QUOTA_EXCEEDED"), 3600)]);
     let id = bank.start("alice").await;
     assert_eq!(scene.step([&phone]).await, [1]);
     assert_eq!(scene.app.waiting_jobs().await, 0);
+    assert_eq!(scene.app.backend.count("jobs").await, 0);
+    let alice = &scene.app.services().directory.users().await.unwrap()[0].clone();
+    let reports = scene.app.services().deliveries_of(alice).await.unwrap();
+    let last = reports
+        .iter()
+        .find(|one| one.request == request_id(&id))
+        .unwrap();
+    assert_eq!(last.state, DeliveryState::Failed);
     approve(&phone, &id).await;
     assert_eq!(bank.poll(&id).await.status, 200);
 }
 
-async fn the_longest_pause_of_several_counts(backend: Backend) {
+async fn each_gateway_keeps_its_own_pause(backend: Backend) {
     let scene = Scene::new(backend).await;
     let (bank, alice, first) = scene.app.cast().await;
     let second = scene.app.phone(&alice).await;
@@ -203,10 +232,25 @@ async fn the_longest_pause_of_several_counts(backend: Backend) {
     scene.answer(&third, [retry(known("c"))]);
     bank.start("alice").await;
     assert_eq!(scene.step([&first, &second, &third]).await, [1, 1, 1]);
-    scene.app.advance(19);
-    assert_eq!(scene.step([&first, &second, &third]).await, [0, 0, 0]);
-    scene.app.advance(1);
+    for (seconds, rung) in [
+        (1, [0, 0, 1]),
+        (4, [1, 0, 0]),
+        (14, [0, 0, 0]),
+        (1, [0, 1, 0]),
+    ] {
+        scene.app.advance(seconds);
+        assert_eq!(scene.step([&first, &second, &third]).await, rung);
+    }
+    // One that never comes back in time keeps no other from ringing.
+    scene.app.advance(300);
+    scene.answer(&first, [throttled(known("a"), 3600)]);
+    scene.answer(&second, [retry(known("b")), retry(known("b"))]);
+    bank.start("alice").await;
     assert_eq!(scene.step([&first, &second, &third]).await, [1, 1, 1]);
+    for rung in [[0, 1, 0], [0, 1, 0], [0, 0, 0]] {
+        scene.app.advance(3);
+        assert_eq!(scene.step([&first, &second, &third]).await, rung);
+    }
 }
 
 async fn nothing_that_waiting_does_not_mend_is_tried_again(backend: Backend) {
@@ -256,4 +300,28 @@ async fn a_phone_that_has_rung_does_not_ring_for_another(backend: Backend) {
     // Another request is another matter.
     bank.start("alice").await;
     assert_eq!(scene.step(phones).await, [1, 1, 1]);
+}
+
+/// The person answers on one phone while the push to the other is still on its way.
+async fn a_phone_that_rings_too_late_hears_at_once_that_it_is_over(backend: Backend) {
+    let gateway = Scripted {
+        held: Some(Default::default()),
+        ..Scripted::default()
+    };
+    let scene = Scene::with(backend, gateway).await;
+    let (bank, alice, first) = scene.app.cast().await;
+    let second = scene.app.phone(&alice).await;
+    register(&second, "target").await;
+    let id = bank.start("alice").await;
+    let worker = scene.node.workers[0].clone();
+    let mut pushing = JoinSet::from_iter([async move { worker.step().await.unwrap() }]);
+    let [begun, let_go] = scene.gateway.held.as_ref().unwrap();
+    begun.notified().await;
+    approve(&first, &id).await;
+    // Whoever is to tell of the end does not know yet that anybody rings.
+    assert!(scene.node.workers[1].step().await.unwrap() > 0);
+    assert!(scene.gateway.resolved.lock().unwrap().is_empty());
+    let_go.notify_one();
+    assert_eq!(pushing.join_next().await.unwrap().unwrap(), 1);
+    assert_eq!(*scene.gateway.resolved.lock().unwrap(), [second.id()]);
 }

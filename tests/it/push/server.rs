@@ -10,7 +10,7 @@ use assent::crypto::generate::generate;
 use assent::domain::delivery::DeliveryState;
 use assent::domain::{DeviceId, SignatureAlgorithm, User};
 use assent::phone::Phone;
-use assent::service::deliveries::Delivered;
+use assent::service::deliveries::DeliveryReport;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -203,7 +203,7 @@ type Way = (DeviceId, DeliveryState, u32, Option<String>);
 async fn ways(scene: &Scene) -> Vec<Way> {
     let services = scene.app.services();
     let delivered = services.deliveries_of(&scene.alice).await.unwrap();
-    let way = |one: Delivered| {
+    let way = |one: DeliveryReport| {
         let push = one.delivery.push.unwrap();
         (one.delivery.device, one.state, push.attempts, push.reason)
     };

@@ -69,11 +69,13 @@ async fn what_nothing_could_be_sent_to_is_refused_when_it_is_registered() {
     let (_, alice, phone) = app.cast().await;
     let good = subscription("https://push.example.org/capability");
     let elsewhere = subscription("https://elsewhere.example/capability");
+    let other_port = subscription("https://push.example.org:8443/capability");
     let not_allowed = "push_service_not_allowed";
     let taken = json!({ "platform": "webpush", "push_target": good });
     assert_eq!(put(&phone, taken).await.status, 204);
     for (platform, target, code) in [
         ("webpush", elsewhere.as_str(), not_allowed),
+        ("webpush", other_port.as_str(), not_allowed),
         (
             "webpush",
             &subscription("http://push.example.org/"),

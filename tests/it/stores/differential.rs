@@ -177,10 +177,11 @@ impl Model {
         let new = new_request(n, self.now);
         let mut created = Created::Yes;
         let mut job = new.job.as_ref();
-        if job.is_some() && !BUDGETS.have_room(&self.prompts, self.now) {
+        let counts = job.is_some() && n != DECOY;
+        if counts && !BUDGETS.have_room(&self.prompts, self.now) {
             created = Created::InboxOnly;
             job = new.instead.as_ref();
-        } else if job.is_some() {
+        } else if counts {
             self.prompts.push(self.now);
         }
         if let Some(job) = job {

@@ -8,7 +8,7 @@ use assent::domain::client::DeliveryMode;
 use assent::domain::device::DeviceState;
 use assent::domain::outcome::Issuance;
 use assent::domain::token::RefreshFamily;
-use assent::domain::{Outcome, Scope, Secret};
+use assent::domain::{Job, Outcome, Scope, Secret};
 use assent::store::sql::ledger::{
     IssuedTokens, NewRefreshFamily, OpenRedemption, Redemption, UsedApproval,
 };
@@ -365,7 +365,8 @@ async fn who_lost_the_lease_gives_up_nothing(backend: Backend) {
     let cast = Cast::new(backend).await;
     let mut decided = cast.decided(1, Outcome::Approved);
     decided.evidence.delivery_mode = DeliveryMode::Push;
-    let recorded = cast.begin().await.record(&decided, &[], entry()).await;
+    let told = [Job::notify_client(&decided).unwrap()];
+    let recorded = cast.begin().await.record(&decided, &told, entry()).await;
     recorded.unwrap();
     let tokens = IssuedTokens {
         response: Some(Secret::new("the response".into())),

@@ -29,6 +29,7 @@ in_every_store!(
     polls_are_paced,
 );
 on_both!(
+    nothing_is_kept_of_who_is_asked_no_more,
     a_request_whose_job_cannot_be_stored_is_not_there,
     a_damaged_request_is_reported_with_its_place,
 );
@@ -498,4 +499,29 @@ async fn a_damaged_request_is_reported_with_its_place(backend: Backend) {
         pending.project(key(n), State::Denied).await.unwrap();
     }
     assert_eq!(state(&**pending, key(2)).await, State::Denied);
+}
+
+async fn nothing_is_kept_of_who_is_asked_no_more(backend: Backend) {
+    let house = House::new(backend).await;
+    let pending = &house.core.services.pending;
+    for n in 0..3 {
+        let mut new = request_of(n, "bank", &format!("person {n}"), at(i64::from(n) * 500));
+        new.facts.decoy = n == 2;
+        pending.create(&new, new.facts.created_at).await.unwrap();
+    }
+    let count = async |table: &str| house.backend.count(table).await;
+    assert_eq!(
+        (count("request_caps").await, count("prompts").await),
+        (3, 2)
+    );
+    let second_is_gone = at(120 + 60 + 600 + 500);
+    pending.sweep(second_is_gone).await.unwrap();
+    pending.sweep(second_is_gone).await.unwrap();
+    assert_eq!(count("request_caps").await, 1);
+    pending.sweep(at(24 * 3600 + 500)).await.unwrap();
+    pending.sweep(at(24 * 3600 + 500)).await.unwrap();
+    assert_eq!(
+        (count("request_caps").await, count("prompts").await),
+        (0, 0)
+    );
 }

@@ -34,7 +34,9 @@ if redis.call('PTTL', KEYS[3]) < tonumber(ttl) then
     redis.call('PEXPIRE', KEYS[3], ttl)
 end
 local answer, job_id, job = 'yes', ARGV[11], ARGV[12]
-if job_id ~= '' then
+-- A decoy rings for nobody.
+local counts = job_id ~= '' and #client == 16
+if counts then
     for budget = 19, #ARGV, 2 do
         local spent = redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[budget], '+inf')
         if spent >= tonumber(ARGV[budget + 1]) then
@@ -42,7 +44,7 @@ if job_id ~= '' then
         end
     end
 end
-if answer == 'yes' and job_id ~= '' then
+if answer == 'yes' and counts then
     redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[18])
     redis.call('ZADD', KEYS[6], now, id)
     redis.call('PEXPIRE', KEYS[6], ARGV[18])

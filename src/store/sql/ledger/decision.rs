@@ -2,6 +2,7 @@
 
 use super::{Recorded, Standing, evidence_context};
 use crate::crypto::KeyRing;
+use crate::domain::device::DeviceState;
 use crate::domain::matching::CodeEntry;
 use crate::domain::outcome::DecidedRequest;
 use crate::domain::request::redeemable_until;
@@ -42,6 +43,17 @@ impl OpenDecision {
         })
     }
 
+    /// Has a device wait for confirmation again, from the moment the decision is recorded.
+    pub async fn lock_device(&mut self, device: &DeviceId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE devices SET state = $2 WHERE id = $1 AND state = $3")
+            .bind(device.as_str())
+            .bind(DeviceState::Pending.as_str())
+            .bind(DeviceState::Active.as_str())
+            .execute(&mut *self.tx)
+            .await?;
+        Ok(())
+    }
+
     /// Notes how it has gone this time.
     pub async fn note_code_entry(
         &mut self,
@@ -59,8 +71,7 @@ impl OpenDecision {
         Ok(())
     }
 
-    /// Inserts the outcome, its audit row, the job that tells the client, if it wants to be told, and the
-    /// other jobs that follow; and commits.
+    /// Inserts the outcome, its audit row and the jobs that follow, and commits.
     ///
     /// # Errors
     /// [`StoreError::CommitUnknown`]: read back with [`Ledger::lookup`].
@@ -100,7 +111,7 @@ impl OpenDecision {
             };
             return winner.map(Box::new).map(Recorded::Lost).ok_or_else(missing);
         }
-        for job in Job::notify_client(decided).iter().chain(follow_ups) {
+        for job in follow_ups {
             jobs::insert(&mut self.tx, LEDGER_QUEUE, job, decided.decided_at).await?;
         }
         audit::append(&mut self.tx, self.head, entry).await?;

@@ -63,7 +63,7 @@ impl Services {
         })
     }
 
-    /// Before a job is given up: whoever dies in between tells twice, and not never. Of an event that could
+    /// Before a job is given up: whoever dies in between tells twice, by one id, and not never. Of an event that could
     /// not be told there is no telling.
     pub async fn tell_of_dead_job(
         &self,
@@ -78,7 +78,7 @@ impl Services {
             job: claim.id.clone(),
             error: reason.to_owned(),
         };
-        let about = format!("job.dead|{}|{}", claim.id, now.secs() / 3600);
+        let about = format!("job.dead|{}", claim.id);
         if let Some(job) = self.event_about(&about, kind, claim.job.partition(), now) {
             self.ledger.add_job(&job, now).await?;
             self.jobs_ready.notify_waiters();

@@ -5,18 +5,21 @@
 
 use super::Services;
 use crate::store::StoreError;
+pub use crate::store::sql::ledger::Standings;
 
 const PAGE: u32 = 500;
 
 impl Services {
-    /// Applies every outcome and issuance that still matters. Returns how many there are.
-    pub async fn reconcile(&self) -> Result<usize, StoreError> {
+    /// Applies these outcomes, and what became of them. Returns how many there are.
+    pub async fn reconcile(&self, these: Standings) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let mut after: Option<String> = None;
         let mut seen = 0;
         let mut trouble = None;
         loop {
-            let page = self.ledger.standing_states(after.as_deref(), PAGE, now);
+            let page = self
+                .ledger
+                .standing_states(these, after.as_deref(), PAGE, now);
             let page = page.await?;
             for damage in &page.damaged {
                 tracing::error!(error = %damage, "an outcome cannot be read and is left out of the sweep");

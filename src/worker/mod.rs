@@ -6,6 +6,7 @@ use crate::domain::{Job, RequestKey, Timestamp};
 use crate::service::Services;
 use crate::service::notify_client::Delivered;
 use crate::service::notify_device::Notified;
+use crate::service::reconcile::Standings;
 use crate::store::{ClaimedJob, JobQueue, StoreError};
 use crate::telemetry;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ const AT_ONCE: usize = 32;
 const IDLE: Duration = Duration::from_millis(500);
 /// How often the projection is told again what the Ledger knows.
 const RECONCILE_EVERY: Duration = Duration::from_secs(2);
+/// In so many turns once all of it. Nobody waits for what is used up, and it is most of what there is.
+const ALL_EVERY: u32 = 10;
 /// How often what has run out is swept, and the audit's length signed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -263,9 +266,10 @@ fn settled(claim: &ClaimedJob, ours: bool, outcome: &'static str) {
 /// Until `stop`: reconciles, sweeps and signs off, each at its own pace.
 pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
     let mut sweep_at = services.clock.now();
+    let mut turns = 0;
     while !stop.is_cancelled() {
         let now = services.clock.now();
-        report("reconcile", reconcile_in_turn(&services).await);
+        report("reconcile", reconcile_in_turn(&services, &mut turns).await);
         if now >= sweep_at {
             sweep_at = now.plus(SWEEP_EVERY);
             report("sweep", services.sweep().await);
@@ -280,13 +284,21 @@ pub async fn housekeeping(services: Arc<Services>, stop: CancellationToken) {
     }
 }
 
-/// Of all nodes one does it, so that the Ledger is read once every two seconds and not by each of them.
-async fn reconcile_in_turn(services: &Services) -> Result<(), StoreError> {
+/// Of all nodes one does it, so that the Ledger is read once every two seconds and not by each of them: what
+/// somebody may wait for, and each time in so many what is used up as well.
+async fn reconcile_in_turn(services: &Services, turns: &mut u32) -> Result<(), StoreError> {
     // A little shorter than the pace, so that a node alone never misses its own turn. Where nobody can
     // tell whose turn it is, it is everybody's.
     match services.pending.take_turn(RECONCILE_EVERY * 3 / 4).await {
         Ok(false) => Ok(()),
-        Ok(true) | Err(_) => services.reconcile().await.map(drop),
+        Ok(true) | Err(_) => {
+            let these = match *turns % ALL_EVERY {
+                0 => Standings::All,
+                _ => Standings::Unused,
+            };
+            *turns = turns.wrapping_add(1);
+            services.reconcile(these).await.map(drop)
+        }
     }
 }
 

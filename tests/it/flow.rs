@@ -9,6 +9,7 @@ use assent::phone::statement::KeySet;
 use assent::push::Signal;
 use assent::service::cancel::Cancelled;
 use assent::service::devices::Actor;
+use assent::service::reconcile::Standings;
 use serde_json::{Value, json};
 
 everywhere!(
@@ -326,8 +327,14 @@ async fn the_projection_may_be_lost(backend: Backend) {
         .execute("UPDATE pending_requests SET state = 'pending'")
         .await;
     assert_oauth_error(&bank.poll(&denied).await, 400, "authorization_pending");
-    assert_eq!(app.services().reconcile().await.unwrap(), 3);
+    let reconcile = async |these| app.services().reconcile(these).await.unwrap();
+    assert_eq!(
+        reconcile(Standings::Unused).await,
+        2,
+        "what somebody waits for"
+    );
     assert_oauth_error(&bank.poll(&denied).await, 400, "access_denied");
+    assert_eq!(reconcile(Standings::All).await, 3);
     assert_oauth_error(&bank.poll(&redeemed).await, 400, "invalid_grant");
 
     let undecided = bank.start("alice").await;
@@ -362,13 +369,16 @@ async fn a_damaged_outcome_holds_up_no_other(backend: Backend) {
     app.backend
         .execute("UPDATE pending_requests SET state = 'pending'")
         .await;
-    let page = app.services().ledger.standing_states(None, 2, app.now());
+    let page = app
+        .services()
+        .ledger
+        .standing_states(Standings::All, None, 2, app.now());
     let page = page.await.unwrap();
     let named = format!("outcomes row {}: outcome", request_id(&ids[0]));
     assert_eq!(page.damaged[0].to_string(), named);
     assert_eq!((page.states.len(), page.is_full), (1, true));
 
-    assert_eq!(app.services().reconcile().await.unwrap(), 1);
+    assert_eq!(app.services().reconcile(Standings::All).await.unwrap(), 1);
     assert_oauth_error(&bank.poll(&ids[1]).await, 400, "access_denied");
     assert_oauth_error(&bank.poll(&ids[0]).await, 400, "authorization_pending");
     let metrics = format!("{}/metrics", app.management_url);

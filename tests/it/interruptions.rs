@@ -11,6 +11,7 @@ use assent::domain::request::State;
 use assent::domain::{Decision, User};
 use assent::phone::{Phone, PhoneError, ShownRequest};
 use assent::service::devices::Actor;
+use assent::service::reconcile::Standings;
 use serde_json::{Value, json};
 
 on_both!(polled, pinged, pushed);
@@ -282,10 +283,10 @@ impl<'a> Journey<'a> {
 
     /// What worker and housekeeping do meanwhile.
     async fn let_time_pass(&self, seconds: u64) {
-        self.app.services().reconcile().await.unwrap();
+        self.app.services().reconcile(Standings::All).await.unwrap();
         self.app.run_jobs().await;
         self.app.advance(seconds);
-        self.app.services().reconcile().await.unwrap();
+        self.app.services().reconcile(Standings::All).await.unwrap();
         self.app.run_jobs().await;
     }
 

@@ -109,6 +109,15 @@ pub enum Redemption {
     Undecided,
 }
 
+/// Which of the outcomes that still matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standings {
+    /// Those that somebody waits for: nobody has used them, or can.
+    Unused,
+    /// Used approvals too: a record that lost both writes says "pending" of a request that is over.
+    All,
+}
+
 /// A page of what the projection must show.
 #[derive(Debug, Default)]
 pub struct StandingStates {
@@ -257,21 +266,29 @@ impl Ledger {
     }
 
     /// A page of what the projection must show of the requests that still matter, in the order of
-    /// their ids, after `after`. A used approval counts too: a record that lost both writes would
-    /// otherwise say "pending" of a request that is over. A row that cannot be read holds up no other.
+    /// their ids, after `after`. A row that cannot be read holds up no other.
     pub async fn standing_states(
         &self,
+        these: Standings,
         after: Option<&str>,
         limit: u32,
         now: Timestamp,
     ) -> Result<StandingStates, StoreError> {
         let mut reader = self.db.reader().await?;
-        let rows = sqlx::query(
-            "SELECT o.request_id, o.partition, o.outcome, i.kind FROM outcomes o \
-             LEFT JOIN issuances i ON i.request_id = o.request_id \
-             WHERE o.redeemable_until > $1 AND o.request_id > $2 \
-             ORDER BY o.request_id LIMIT $3",
-        )
+        let rows = sqlx::query(match these {
+            Standings::All => {
+                "SELECT o.request_id, o.partition, o.outcome, i.kind FROM outcomes o \
+                 LEFT JOIN issuances i ON i.request_id = o.request_id \
+                 WHERE o.redeemable_until > $1 AND o.request_id > $2 \
+                 ORDER BY o.request_id LIMIT $3"
+            }
+            Standings::Unused => {
+                "SELECT o.request_id, o.partition, o.outcome, NULL AS kind FROM outcomes o \
+                 WHERE o.redeemable_until > $1 AND o.request_id > $2 AND NOT EXISTS \
+                 (SELECT 1 FROM issuances i WHERE i.request_id = o.request_id) \
+                 ORDER BY o.request_id LIMIT $3"
+            }
+        })
         .bind(now.millis())
         .bind(after.unwrap_or_default())
         .bind(i64::from(limit))

@@ -3,6 +3,7 @@
 use super::severed::{Cut, Wire};
 use crate::support::{Backend, House, TestApp, assert_oauth_error, assert_problem, on_both, show};
 use assent::domain::Decision;
+use assent::service::reconcile::Standings;
 use assent::store::StoreError;
 use assent::store::sql::Db;
 use sqlx::Row as _;
@@ -145,7 +146,7 @@ async fn silence_at_a_commit_is_not_taken_for_an_answer() {
     assert_eq!(app.backend.count("outcomes").await, 1);
     // The same answer again is welcome, and the tokens are there.
     phone.answer(&shown, Decision::Approve, None).await.unwrap();
-    app.services().reconcile().await.unwrap();
+    app.services().reconcile(Standings::All).await.unwrap();
     assert_eq!(bank.poll(&id).await.status, 200);
     let report = app.services().verify_audit(None).await.unwrap();
     assert!(report.is_whole(), "{:?}", report.findings);

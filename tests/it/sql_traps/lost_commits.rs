@@ -10,6 +10,7 @@ use assent::domain::Decision;
 use assent::phone::Phone;
 use assent::phone::http::Answer;
 use assent::service::cancel::Cancelled;
+use assent::service::reconcile::Standings;
 use assent::store::StoreError;
 use assent::store::sql::ledger::Redemption;
 
@@ -217,7 +218,12 @@ async fn a_commit_that_cannot_be_read_back_is_not_guessed() {
             .unwrap();
         assert_eq!(opposite.status, 409, "{}", opposite.body);
         // What the decision could not tell the projection, the sweep does.
-        scene.app.services().reconcile().await.unwrap();
+        scene
+            .app
+            .services()
+            .reconcile(Standings::All)
+            .await
+            .unwrap();
 
         scene.wire.arm(Cut::AfterCommitForGood);
         let answer = scene.bank.poll(&scene.id).await;

@@ -10,7 +10,7 @@ use assent::domain::outcome::{DecidedRequest, Evidence, Issuance};
 use assent::domain::request::State;
 use assent::domain::{ClientId, Outcome, RequestId};
 use assent::store::StoreError;
-use assent::store::sql::ledger::{Recorded, Redemption};
+use assent::store::sql::ledger::{Recorded, Redemption, Standings};
 use std::time::Duration;
 
 on_both!(
@@ -308,12 +308,12 @@ async fn states_are_listed_page_by_page(backend: Backend) {
     let mut all_states = expected.clone();
     all_states.push((id(11), State::Denied));
 
-    let list = async |limit: u32, now| {
+    let list = async |these, limit: u32, now| {
         let (mut after, mut listed, mut pages) = (None::<String>, Vec::new(), 0);
         loop {
             let ledger = &cast.house.ledger;
             let page = ledger
-                .standing_states(after.as_deref(), limit, at(now))
+                .standing_states(these, after.as_deref(), limit, at(now))
                 .await;
             let page = page.unwrap();
             assert!(page.states.len() <= limit as usize && page.damaged.is_empty());
@@ -334,7 +334,7 @@ async fn states_are_listed_page_by_page(backend: Backend) {
     let by_text =
         |states: &mut Vec<_>| states.sort_by_key(|(id, _): &(RequestId, State)| id.to_string());
     for (limit, pages) in [(5, 4), (12, 2), (500, 2), (1, 13)] {
-        let (mut listed, seen) = list(limit, 179).await;
+        let (mut listed, seen) = list(Standings::All, limit, 179).await;
         by_text(&mut listed);
         by_text(&mut all_states);
         assert_eq!(
@@ -343,6 +343,16 @@ async fn states_are_listed_page_by_page(backend: Backend) {
             "pages of {limit}"
         );
     }
-    assert_eq!(list(5, 180).await.0, [(id(11), State::Denied)]);
-    assert!(list(5, 660).await.0.is_empty());
+    let mut unused = all_states.clone();
+    unused.retain(|(request, _)| ![id(4), id(8)].contains(request));
+    for limit in [3, 500] {
+        let mut listed = list(Standings::Unused, limit, 179).await.0;
+        by_text(&mut listed);
+        assert_eq!(listed, unused, "pages of {limit}");
+    }
+    assert_eq!(
+        list(Standings::All, 5, 180).await.0,
+        [(id(11), State::Denied)]
+    );
+    assert!(list(Standings::All, 5, 660).await.0.is_empty());
 }

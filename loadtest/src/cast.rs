@@ -60,11 +60,20 @@ impl Signer {
 impl Cast {
     /// Sets up the database and writes the cast into it.
     pub async fn seed(settings: &Settings, people: usize) -> anyhow::Result<Self> {
+        Self::seed_for(settings, people, UnknownUser::Told).await
+    }
+
+    /// With a relying party that gets this for people nobody knows.
+    pub async fn seed_for(
+        settings: &Settings,
+        people: usize,
+        unknown_user: UnknownUser,
+    ) -> anyhow::Result<Self> {
         let core = Core::migrate_and_open(&settings.config()?, World::real()).await?;
         let services = &core.services;
         let registration = Registration {
             open_requests_per_user: 1_000_000,
-            unknown_user: UnknownUser::Decoy,
+            unknown_user,
             ..Registration::new("Load", Scope::parse("openid")?)
         };
         let (client, secret) = services

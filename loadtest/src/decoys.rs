@@ -8,6 +8,7 @@ use crate::operations::RelyingParty;
 use crate::redis_server::RedisServer;
 use crate::server::{Server, Settings};
 use crate::stopwatch::{Stopwatch, pause};
+use assent::domain::client::UnknownUser;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -61,7 +62,7 @@ pub async fn decoys(
         Some(redis) => settings.with_redis(redis),
         None => settings,
     };
-    let mut cast = Cast::seed(&settings, people).await?;
+    let mut cast = Cast::seed_for(&settings, people, UnknownUser::Decoy).await?;
     let (server, _) = Server::start(program, &settings).await?;
     let known = cast.enrol().await?;
     let logins: Vec<[String; 2]> = known

@@ -106,7 +106,7 @@ fn more_requests_wait_each_takes_its_room_and_none_is_left() {
         assert!(is_above_zero(&size["poll_us"]), "{size}");
     }
     let keys = growth["keys"].as_array().unwrap();
-    assert_eq!(keys.len(), 5);
+    assert_eq!(keys.len(), 6);
     assert!(keys.iter().all(|key| is_above_zero(&key[1])), "{keys:?}");
 
     let prefix = growth["prefix"].as_str().unwrap();

@@ -22,7 +22,7 @@ pub use address::{InvalidNetwork, Network};
 pub use client::{Outbound, OutboundSetupError};
 pub use error::OutboundError;
 pub use resolve::{HostResolver, SystemResolver};
-pub use target::RefusedUrl;
+pub use target::{RefusedUrl, is_loopback};
 pub use url::Url;
 
 use crate::domain::Timestamp;

@@ -85,7 +85,8 @@ fn written_authority(text: &str) -> Option<&str> {
 }
 
 /// A loopback address, or a name that means one wherever it is asked (RFC 6761 6.3).
-fn is_loopback(host: &Host<&str>) -> bool {
+/// Whether a host is this machine, by its name or address.
+pub fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => is_localhost(name),
         Host::Ipv4(address) => address.is_loopback(),

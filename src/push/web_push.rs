@@ -9,7 +9,7 @@ use crate::crypto::jwk::PublicJwk;
 use crate::crypto::{base64url, from_base64url};
 use crate::domain::device::{InvalidPushTarget, PublicKey};
 use crate::domain::{Secret, Timestamp};
-use crate::outbound::{Outbound, OutboundRequest, OutboundResponse, Url};
+use crate::outbound::{Outbound, OutboundRequest, OutboundResponse, Url, is_loopback};
 use serde_json::json;
 use std::time::Duration;
 use web_push::{
@@ -113,10 +113,7 @@ impl WebPush {
 
     /// Push services answer at the port of https. At another one a phone could make us fail at its will.
     fn allows(&self, endpoint: &Url) -> bool {
-        let is_here = match endpoint.host() {
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            _ => false,
-        };
+        let is_here = endpoint.host().is_some_and(|host| is_loopback(&host));
         if endpoint.port().is_some() && !is_here {
             return false;
         }

@@ -50,13 +50,24 @@ impl Directory {
         rows.first().map(user).transpose()
     }
 
+    /// Whoever is known or not, one row comes back: SQLite is a thread of its own, and each row a message that
+    /// takes its time.
     pub async fn user_by_login(&self, login: &Login) -> Result<Option<User>, StoreError> {
         let mut reader = self.db.reader().await?;
-        let rows = sqlx::query(select!("WHERE login = $1"))
-            .bind(login.as_str())
-            .fetch_all(&mut *reader)
-            .await?;
-        rows.first().map(user).transpose()
+        let rows = sqlx::query(
+            "SELECT id, partition, login, name, created_at, locked_at, tokens_not_before \
+             FROM (SELECT 1 AS one) AS always LEFT JOIN users ON login = $1",
+        )
+        .bind(login.as_str())
+        .fetch_all(&mut *reader)
+        .await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        match Located::new(row, "users", "login").optional_text("id")? {
+            None => Ok(None),
+            Some(_) => user(row).map(Some),
+        }
     }
 
     pub async fn users(&self) -> Result<Vec<User>, StoreError> {

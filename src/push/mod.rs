@@ -101,6 +101,22 @@ impl PushOutcome {
         }
     }
 
+    /// Why and when it is worth another try, if it is.
+    pub const fn again(&self, now: Timestamp) -> Option<(&Reason, Timestamp)> {
+        match self {
+            Self::Retry { reason } => Some((reason, now)),
+            Self::Throttled { reason, until } | Self::HeldBack { reason, until } => {
+                Some((reason, *until))
+            }
+            // Nothing left to do, or nothing that waiting mends.
+            Self::Accepted { .. }
+            | Self::Unreachable
+            | Self::TokenDead { .. }
+            | Self::Misconfigured { .. }
+            | Self::OurBug { .. } => None,
+        }
+    }
+
     pub const fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Accepted { .. } | Self::Unreachable => None,

@@ -53,20 +53,19 @@ impl Services {
         let now = self.clock.now();
         let mut notified = Notified::Done;
         // Each gateway has a pace of its own: what one wants to wait for keeps no other phone waiting.
-        devices.retain(|device| {
-            let push = before.get(&device.id);
-            let Some((push, until)) = push.and_then(|push| Some((push, push.waits(now)?))) else {
-                return true;
-            };
-            let reason = push.reason.as_deref().unwrap_or_default();
-            notified = std::mem::replace(&mut notified, Notified::Done).or_again(reason, until);
-            false
-        });
+        let waits = |device: &Device| {
+            let push = before.get(&device.id)?;
+            Some((push, push.waits(now)?))
+        };
+        for (push, until) in devices.iter().filter_map(waits) {
+            notified = notified.or_again(push.reason.as_deref().unwrap_or_default(), until);
+        }
+        devices.retain(|device| waits(device).is_none());
         // All at once: a gateway that hangs must not hold up the others until the job's lease ends.
         let sent = join_all(
             devices
                 .iter()
-                .map(|device| self.wake(device, id, expires_at)),
+                .map(|device| self.push(device, id, Signal::Waiting, expires_at)),
         )
         .await;
         let now = self.clock.now();
@@ -74,28 +73,20 @@ impl Services {
         for (device, outcome) in devices.iter().zip(sent) {
             let attempts = before.get(&device.id).map_or(0, |push| push.attempts);
             let mut push = record(&outcome, attempts, now);
-            match outcome {
-                PushOutcome::Retry { reason } => notified = notified.or_again(reason.as_str(), now),
-                PushOutcome::Throttled { reason, until }
-                | PushOutcome::HeldBack { reason, until } => {
-                    notified = notified.or_again(reason.as_str(), until);
+            if let Some((reason, until)) = outcome.again(now) {
+                notified = notified.or_again(reason.as_str(), until);
+            }
+            if let PushOutcome::TokenDead { reason, since } = &outcome {
+                let forgotten = self.forget_push_target(device, reason, *since).await;
+                if let Err(error) = &forgotten {
+                    let device = log_device(&device.id);
+                    tracing::warn!(%error, device, "a dead push target is not forgotten");
                 }
-                PushOutcome::TokenDead { reason, since } => {
-                    let forgotten = self.forget_push_target(device, &reason, since).await;
-                    if let Err(error) = &forgotten {
-                        tracing::warn!(%error, device = log_device(&device.id), "a dead push target is not forgotten");
-                    }
-                    // Not forgotten, or registered anew in the meantime: either way it is tried again.
-                    if !forgotten.unwrap_or(false) {
-                        push.state = DeliveryState::Queued;
-                        notified = notified.or_again(reason.as_str(), now);
-                    }
+                // Not forgotten, or registered anew in the meantime: either way it is tried again.
+                if !forgotten.unwrap_or(false) {
+                    push.state = DeliveryState::Queued;
+                    notified = notified.or_again(reason.as_str(), now);
                 }
-                // Nothing left to do, or nothing that waiting mends: the log has it.
-                PushOutcome::Accepted { .. }
-                | PushOutcome::Unreachable
-                | PushOutcome::Misconfigured { .. }
-                | PushOutcome::OurBug { .. } => {}
             }
             records.push((device.id.clone(), push));
         }
@@ -158,10 +149,6 @@ impl Services {
             .into_iter()
             .filter_map(|delivery| Some((delivery.device, delivery.push?)));
         Ok(pushed.collect())
-    }
-
-    async fn wake(&self, device: &Device, id: RequestId, expires_at: Timestamp) -> PushOutcome {
-        self.push(device, id, Signal::Waiting, expires_at).await
     }
 
     /// One attempt, and a line in the log for it.
@@ -228,12 +215,7 @@ fn record(outcome: &PushOutcome, before: u32, now: Timestamp) -> PushRecord {
         state,
         at: now,
         attempts,
-        not_before: match outcome {
-            PushOutcome::Throttled { until, .. } | PushOutcome::HeldBack { until, .. } => {
-                Some(*until)
-            }
-            _ => None,
-        },
+        not_before: outcome.again(now).map(|(_, until)| until),
         gateway_id: match outcome {
             PushOutcome::Accepted { id } => id.clone(),
             _ => None,

@@ -5,7 +5,7 @@ use super::notify_device::Notified;
 use crate::domain::delivery::{DeliveryState, PushRecord};
 use crate::domain::device::DeviceState;
 use crate::domain::{DeviceId, RequestKey, Timestamp, UserId};
-use crate::push::{PushOutcome, Signal};
+use crate::push::Signal;
 use crate::store::StoreError;
 use futures_util::future::join_all;
 use std::collections::HashSet;
@@ -49,18 +49,9 @@ impl Services {
         let now = self.clock.now();
         let mut notified = Notified::Done;
         for outcome in sent {
-            match outcome {
-                PushOutcome::Retry { reason } => notified = notified.or_again(reason.as_str(), now),
-                PushOutcome::Throttled { reason, until }
-                | PushOutcome::HeldBack { reason, until } => {
-                    notified = notified.or_again(reason.as_str(), until);
-                }
-                // A target that died meanwhile is found out by the next push that matters.
-                PushOutcome::Accepted { .. }
-                | PushOutcome::TokenDead { .. }
-                | PushOutcome::Unreachable
-                | PushOutcome::Misconfigured { .. }
-                | PushOutcome::OurBug { .. } => {}
+            // A target that died meanwhile is found out by the next push that matters.
+            if let Some((reason, until)) = outcome.again(now) {
+                notified = notified.or_again(reason.as_str(), until);
             }
         }
         Ok(notified)

@@ -2,8 +2,8 @@
 
 use super::Services;
 use super::notify_client::Delivered;
-use crate::crypto::sha256_base64url;
 use crate::crypto::webhook::signatures;
+use crate::crypto::{base64url, sha256};
 use crate::domain::{Event, EventKind, Job, Partition, Timestamp, WebhookSecret};
 use crate::failpoint;
 use crate::outbound::{Method, OutboundRequest};
@@ -32,15 +32,7 @@ impl Services {
         partition: Partition,
         now: Timestamp,
     ) -> Option<Job> {
-        self.webhook.as_ref()?;
-        Some(Job::PublishEvent {
-            event: Event {
-                id: format!("evt_{}", self.random_id()),
-                at: now,
-                partition,
-                kind,
-            },
-        })
+        self.event_named(self.random_id(), kind, partition, now)
     }
 
     /// The same, for what would otherwise be told again and again: with one `about` it is one event.
@@ -51,20 +43,30 @@ impl Services {
         partition: Partition,
         now: Timestamp,
     ) -> Option<Job> {
-        let job = self.event(kind, partition, now)?;
-        Some(match job {
-            Job::PublishEvent { event } => Job::PublishEvent {
-                event: Event {
-                    id: format!("evt_{}", &sha256_base64url(about.as_bytes())[..22]),
-                    ..event
-                },
+        let name = base64url(&sha256(about.as_bytes())[..16]);
+        self.event_named(name, kind, partition, now)
+    }
+
+    fn event_named(
+        &self,
+        name: String,
+        kind: EventKind,
+        partition: Partition,
+        now: Timestamp,
+    ) -> Option<Job> {
+        self.webhook.as_ref()?;
+        Some(Job::PublishEvent {
+            event: Event {
+                id: format!("evt_{name}"),
+                at: now,
+                partition,
+                kind,
             },
-            job => job,
         })
     }
 
-    /// Before a job is given up: whoever dies in between tells twice, by one id, and not never. Of an event that could
-    /// not be told there is no telling.
+    /// Before a job is given up: whoever dies in between tells twice, by one id, and not never. Of an event
+    /// that could not be told there is no telling.
     pub async fn tell_of_dead_job(
         &self,
         claim: &ClaimedJob,

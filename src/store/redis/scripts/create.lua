@@ -46,7 +46,10 @@ if answer == 'yes' and job_id ~= '' then
     redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[18])
     redis.call('ZADD', KEYS[6], now, id)
     -- What is counted for nobody need not be remembered: it is for the time that it takes.
-    redis.call('PEXPIRE', KEYS[6], #client == 16 and ARGV[18] or ttl)
+    local kept = #client == 16 and ARGV[18] or ttl
+    if redis.call('PTTL', KEYS[6]) < tonumber(kept) then
+        redis.call('PEXPIRE', KEYS[6], kept)
+    end
 end
 if job_id ~= '' then
     if redis.call('HSETNX', KEYS[5], job_id, '0 ' .. job) == 1 then

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 
 /// How far ahead an assertion may expire.
 const MAX_LIFETIME: Duration = Duration::from_secs(300);
@@ -98,17 +99,26 @@ impl Services {
             let jws = Jws::parse(assertion.expose())?;
             keys.verify(jws, algorithm, TYPS)
         };
-        let cached = self.client_keys.get(&client.id, source);
-        if let Some((keys, fetched_at)) = &cached {
+        let settled = |cached: &Option<(Arc<ClientKeySet>, Timestamp)>| {
+            let (keys, fetched_at) = cached.as_ref()?;
             let age = now.since(*fetched_at);
             let fixed = matches!(source, KeySource::Jwks(_));
             match verify(keys) {
-                Err(InvalidJws::UnknownKey) if !fixed && age >= REFETCH_AFTER => {}
+                Err(InvalidJws::UnknownKey) if !fixed && age >= REFETCH_AFTER => None,
                 result if fixed || age < KEYS_LIFETIME => {
-                    return result.map_err(|_| ClientAuthError::Invalid);
+                    Some(result.map_err(|_| ClientAuthError::Invalid))
                 }
-                _ => {}
+                _ => None,
             }
+        };
+        if let Some(result) = settled(&self.client_keys.get(&client.id, source)) {
+            return result;
+        }
+        // However many come at once, in a client's name or not, its endpoint is called once.
+        let _turn = self.client_keys.turn(&client.id).await;
+        let cached = self.client_keys.get(&client.id, source);
+        if let Some(result) = settled(&cached) {
+            return result;
         }
         let keys = match (self.obtain_keys(source).await, cached) {
             (Some(keys), _) => {
@@ -191,7 +201,11 @@ impl Services {
 
 /// Keys of clients, parsed.
 #[derive(Default)]
-pub(super) struct ClientKeyCache(Mutex<HashMap<ClientId, Cached>>);
+pub(super) struct ClientKeyCache {
+    cached: Mutex<HashMap<ClientId, Cached>>,
+    /// Whose keys are being fetched.
+    turns: Mutex<HashMap<ClientId, Arc<tokio::sync::Mutex<()>>>>,
+}
 
 struct Cached {
     source: KeySource,
@@ -200,15 +214,25 @@ struct Cached {
 }
 
 impl ClientKeyCache {
+    /// One at a time for each client.
+    async fn turn(&self, id: &ClientId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry(id.clone()).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+
     /// The keys, if they came from this very source: a changed registration begins anew.
     fn get(&self, id: &ClientId, source: &KeySource) -> Option<(Arc<ClientKeySet>, Timestamp)> {
-        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let cache = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = cache.get(id).filter(|cached| cached.source == *source)?;
         Some((cached.keys.clone(), cached.fetched_at))
     }
 
     fn put(&self, id: &ClientId, source: KeySource, keys: Arc<ClientKeySet>, now: Timestamp) {
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHE_SIZE {
             cache.clear();
         }

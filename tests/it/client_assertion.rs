@@ -3,7 +3,8 @@
 use crate::support::rp_endpoint::RpEndpoint;
 use crate::support::signer::Signer;
 use crate::support::{
-    Backend, CIBA_GRANT, Ground, TestApp, approve, assert_oauth_error, everywhere, registration,
+    Backend, CIBA_GRANT, Ground, TestApp, all, approve, assert_oauth_error, everywhere,
+    registration,
 };
 use assent::domain::SignatureAlgorithm;
 use assent::domain::client::{ClientAuthentication, KeySource, Registration};
@@ -308,4 +309,27 @@ async fn published_keys_are_fetched_and_followed() {
         401,
         "invalid_client",
     );
+}
+
+/// Whoever comes in a client's name before its keys are known: its endpoint is called once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_has_the_keys_fetched_once() {
+    let app = TestApp::new(Backend::sqlite()).await;
+    let signer = Signer::new(SignatureAlgorithm::Es256);
+    let server = RpEndpoint::serving(&signer.jwks().to_string()).await;
+    let keys = KeySource::JwksUri(server.url.clone());
+    let bank = register(&app, "bank", SignatureAlgorithm::Es256, keys, signer).await;
+    let bank = std::sync::Arc::new(bank);
+    let assertions: Vec<_> = (0..16)
+        .map(|_| bank.signer.sign("JWT", &bank.claims(&app)))
+        .collect();
+    let answers = all(assertions.into_iter().map(|assertion| {
+        let bank = bank.clone();
+        async move { bank.try_assertion(&assertion).await }
+    }))
+    .await;
+    for answer in &answers {
+        assert_oauth_error(answer, 400, "invalid_grant");
+    }
+    assert_eq!(server.received().len(), 1);
 }

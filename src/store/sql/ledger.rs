@@ -5,12 +5,12 @@
 //! through a guard that holds the audit head of the person's partition, so that a decision without its
 //! audit row cannot be written.
 
-use super::audit::{self, AuditEntry, TakenHead, chain_of};
-use super::db::{Db, Tx};
+use super::audit::{self, chain_of};
+use super::db::Db;
 use super::directory::read_key;
 use super::pool::Connection;
 use super::row::Located;
-use super::tokens::{NewAccessToken, insert_access_token, insert_family, insert_refresh_token};
+use super::tokens::NewAccessToken;
 use crate::crypto::KeyRing;
 use crate::domain::device::{DeviceState, PublicKey};
 use crate::domain::outcome::{DecidedRequest, Issuance};
@@ -20,16 +20,17 @@ use crate::domain::{
     ClientId, DenyReason, DeviceId, Job, Outcome, Partition, RequestId, RequestKey, Secret,
     Timestamp, UserId,
 };
-use crate::failpoint;
 use crate::store::StoreError;
 use sqlx::any::AnyRow;
 use std::sync::Arc;
 
 mod decision;
 mod outbox;
+mod redemption;
 mod responses;
 
 pub use decision::OpenDecision;
+pub use redemption::OpenRedemption;
 
 #[derive(Clone)]
 pub struct Ledger {
@@ -305,74 +306,6 @@ impl Ledger {
         }
         page.is_full = rows.len() == limit as usize;
         Ok(page)
-    }
-}
-
-/// A redemption that holds the issuance and its partition's audit head. Dropped, it never was.
-pub struct OpenRedemption {
-    keys: Arc<KeyRing>,
-    tx: Tx,
-    head: TakenHead,
-    now: Timestamp,
-    pub decided: DecidedRequest,
-    pub standing: Standing,
-}
-
-impl OpenRedemption {
-    /// Commits the issuance with its refresh family and audit row. Tokens may leave the server only
-    /// after this has returned.
-    ///
-    /// # Errors
-    /// [`StoreError::CommitUnknown`]: read back with [`Ledger::lookup`].
-    pub async fn issue(
-        mut self,
-        tokens: &IssuedTokens,
-        entry: AuditEntry,
-    ) -> Result<(), StoreError> {
-        let id = self.decided.request_id;
-        let response = tokens.response.as_ref().map(|response| {
-            self.keys
-                .seal(&response_context(id), response.expose().as_bytes())
-        });
-        sqlx::query("UPDATE issuances SET token_id = $2, response = $3 WHERE request_id = $1")
-            .bind(id.to_string())
-            .bind(&tokens.access.token.id)
-            .bind(response)
-            .execute(&mut *self.tx)
-            .await?;
-        insert_access_token(&mut self.tx, &tokens.access).await?;
-        if let Some(refresh) = &tokens.refresh {
-            insert_family(&mut self.tx, &refresh.family, &id.to_string()).await?;
-            insert_refresh_token(
-                &mut self.tx,
-                &refresh.token_hash,
-                &refresh.family.id,
-                self.now,
-            )
-            .await?;
-        }
-        self.finish(entry).await
-    }
-
-    /// Withdraws the approval instead: nobody will ever redeem it.
-    ///
-    /// # Errors
-    /// As [`OpenRedemption::issue`].
-    pub async fn void(mut self, entry: AuditEntry) -> Result<(), StoreError> {
-        sqlx::query("UPDATE issuances SET kind = $2 WHERE request_id = $1")
-            .bind(self.decided.request_id.to_string())
-            .bind(Issuance::Voided.as_str())
-            .execute(&mut *self.tx)
-            .await?;
-        self.finish(entry).await
-    }
-
-    async fn finish(mut self, entry: AuditEntry) -> Result<(), StoreError> {
-        audit::append(&mut self.tx, self.head, entry).await?;
-        failpoint::hit("redeem.before_commit");
-        self.tx.commit().await?;
-        failpoint::hit("redeem.after_commit");
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! A stand-in for Apple's gateway: HTTP/2 over TLS, one stream at a time, strict about provider tokens.
 
+use crate::support::listener::accept;
 use crate::support::process::pause;
 use crate::support::{START, pem};
 use assent::clock::{Clock as _, ManualClock};
@@ -103,14 +104,9 @@ impl FakeApns {
             heard: Mutex::default(),
             tokens: Mutex::default(),
         });
-        let mut server = JoinSet::new();
         let all = shared.clone();
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            for number in 1.. {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(connection(stream, tls.clone(), all.clone(), number));
-            }
+        let server = accept(listener, move |stream, number| {
+            connection(stream, tls.clone(), all.clone(), number)
         });
         Self {
             url,

@@ -3,6 +3,7 @@
 
 pub use super::http1::Reply;
 use super::http1::Request;
+use crate::support::listener::accept;
 use crate::support::pem;
 use assent::clock::{Clock as _, ManualClock};
 use assent::crypto::generate::generate;
@@ -73,15 +74,8 @@ impl FakeFcm {
             received: Mutex::default(),
             heard: Mutex::default(),
         });
-        let mut server = JoinSet::new();
         let all = shared.clone();
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(stream, all.clone()));
-            }
-        });
+        let server = accept(listener, move |stream, _| serve(stream, all.clone()));
         Self {
             url,
             clock,

@@ -2,6 +2,7 @@
 
 pub use super::http1::Reply;
 use super::http1::Request;
+use crate::support::listener::accept;
 use assent::clock::{Clock as _, ManualClock};
 use assent::crypto::jose::{Jws, VerifyingKey};
 use assent::crypto::jwk::PublicJwk;
@@ -72,15 +73,8 @@ impl FakePushService {
             received: Mutex::default(),
             heard: Mutex::default(),
         });
-        let mut server = JoinSet::new();
         let all = shared.clone();
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(stream, all.clone()));
-            }
-        });
+        let server = accept(listener, move |stream, _| serve(stream, all.clone()));
         Self {
             clock,
             url,

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod house;
+pub mod listener;
 pub mod own_redis;
 pub mod process;
 pub mod redis_servers;

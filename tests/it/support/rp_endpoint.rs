@@ -1,5 +1,6 @@
 //! A relying party's notification endpoint: real HTTP on loopback, with the answers a test gives it.
 
+use super::listener::accept;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,13 +65,9 @@ impl RpEndpoint {
         let replies: Vec<_> = replies.iter().rev().copied().collect();
         let replies = Arc::new(Mutex::new(replies));
         let document = Arc::new(Mutex::new(document));
-        let mut server = JoinSet::new();
         let (seen, served) = (received.clone(), document.clone());
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, seen.clone(), replies.clone(), served.clone()));
-            }
+        let server = accept(listener, move |stream, _| {
+            serve(stream, seen.clone(), replies.clone(), served.clone())
         });
         Self {
             url,

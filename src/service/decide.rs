@@ -311,6 +311,11 @@ impl Services {
         if let Some(is_right) = code_is_right {
             let entry = open.code_entry(&decided.user_id).await?;
             if let Some(until) = entry.blocked(decided.decided_at) {
+                drop(open);
+                // A request that is over says so: no waiting would open it again.
+                if let Some((winner, _)) = self.ledger.lookup(id).await? {
+                    return same_decision(device, approval, &winner);
+                }
                 let retry_after = until.since(decided.decided_at);
                 return Err(DecideError::CodeEntryBlocked { retry_after });
             }

@@ -46,6 +46,17 @@ impl PushRecord {
         self.state != DeliveryState::Queued
     }
 
+    /// What it is where nothing is sent from a time on: the request is over then.
+    #[must_use]
+    pub fn sent_until(self, end: Timestamp, now: Timestamp) -> Self {
+        let next = self.not_before.unwrap_or(now).max(now);
+        let state = match self.state {
+            DeliveryState::Queued if end <= next => DeliveryState::Failed,
+            state => state,
+        };
+        Self { state, ..self }
+    }
+
     /// Until when it must wait, if that is so.
     pub fn waits(&self, now: Timestamp) -> Option<Timestamp> {
         self.not_before.filter(|until| now < *until)

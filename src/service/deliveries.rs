@@ -54,7 +54,12 @@ impl Services {
                 push: None,
                 fetched_at: None,
             }));
-            for delivery in deliveries {
+            let until = match request.state {
+                State::Pending => request.facts.expires_at,
+                _ => now,
+            };
+            for mut delivery in deliveries {
+                delivery.push = delivery.push.map(|push| push.sent_until(until, now));
                 let state = if answered_by.as_ref() == Some(&delivery.device) {
                     DeliveryState::Answered
                 } else if !is_prompt && delivery.fetched_at.is_none() {

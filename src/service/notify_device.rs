@@ -34,7 +34,8 @@ impl Services {
         let request = self.pending.find(key, self.clock.now()).await?;
         let waiting = request.filter(|request| request.state == State::Pending);
         let Some(BackchannelRequest { facts, .. }) = waiting else {
-            return Ok(Notified::Done);
+            let late = self.resolve_late(key, user, expires_at).await?;
+            return Ok(late.unwrap_or(Notified::Done));
         };
         let client = &facts.client_id;
         // It may have been denied since: the same client's other request, or as fraud.
@@ -91,8 +92,8 @@ impl Services {
             records.push((device.id.clone(), push));
         }
         self.note_pushes(key, &records).await;
-        self.resolve_if_over(key, user, expires_at).await?;
-        Ok(notified)
+        let late = self.resolve_late(key, user, expires_at).await?;
+        Ok(late.unwrap_or(notified))
     }
 
     async fn note_pushes(&self, key: RequestKey, pushes: &[(DeviceId, PushRecord)]) {
@@ -102,40 +103,27 @@ impl Services {
         }
     }
 
-    /// A request that was answered while its pushes were on their way: whoever resolved it did not know yet
-    /// whom to tell.
-    async fn resolve_if_over(
+    /// A request that was decided while its pushes were on their way: whoever told of its end did not know yet
+    /// who rings. `None`: it was not.
+    async fn resolve_late(
         &self,
         key: RequestKey,
         user: &UserId,
         expires_at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Notified>, StoreError> {
         let standing = self.pending.standing(key, self.clock.now()).await?;
         if standing.is_none_or(|standing| matches!(standing.state, State::Pending | State::Expired))
         {
-            return Ok(());
+            return Ok(None);
         }
-        let decided = self.ledger.lookup(key.id).await?;
-        let answered_by = decided.and_then(|(decided, _)| decided.device_id);
-        self.notify_resolved(key, user, answered_by.as_ref(), expires_at)
+        let Some((decided, _)) = self.ledger.lookup(key.id).await? else {
+            return Ok(None);
+        };
+        let answered_by = decided.device_id.as_ref();
+        let rang_since = Some(decided.decided_at);
+        self.notify_resolved(key, user, answered_by, rang_since, expires_at)
             .await
-            .map(drop)
-    }
-
-    /// The request's time is up: what was to be sent again is not.
-    pub async fn give_up_on_phones(&self, key: RequestKey) -> Result<(), StoreError> {
-        let before = self.pushes_before(key).await?;
-        let queued = before.into_iter().filter(|(_, push)| !push.is_settled());
-        let failed: Vec<_> = queued
-            .map(|(device, push)| {
-                let state = DeliveryState::Failed;
-                (device, PushRecord { state, ..push })
-            })
-            .collect();
-        if !failed.is_empty() {
-            self.note_pushes(key, &failed).await;
-        }
-        Ok(())
+            .map(Some)
     }
 
     /// What is known of earlier attempts: a phone that has rung must not ring again and again because its

@@ -11,13 +11,15 @@ use futures_util::future::join_all;
 use std::collections::HashSet;
 
 impl Services {
-    /// Sends a silent push to the devices that the waking one may have reached, but not to the one that
-    /// answered. Sent twice it does no harm, so all get it again when one gateway asks for another try.
+    /// Sends a silent push to the devices that the waking one may have reached, at `rang_since` or later if
+    /// that is said, but not to the one that answered. Sent twice it does no harm, so all get it again when
+    /// one gateway asks for another try.
     pub async fn notify_resolved(
         &self,
         key: RequestKey,
         user: &UserId,
         answered_by: Option<&DeviceId>,
+        rang_since: Option<Timestamp>,
         expires_at: Timestamp,
     ) -> Result<Notified, StoreError> {
         let deliveries = self.deliveries.deliveries(key).await?;
@@ -30,7 +32,8 @@ impl Services {
                     DeliveryState::Queued => push.attempts > 0,
                     _ => false,
                 };
-                delivery.push.as_ref().is_some_and(may_ring)
+                let in_time = |push: &&PushRecord| rang_since.is_none_or(|since| since <= push.at);
+                delivery.push.as_ref().filter(in_time).is_some_and(may_ring)
             })
             .map(|delivery| delivery.device)
             .filter(|device| Some(device) != answered_by)

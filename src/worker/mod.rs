@@ -116,7 +116,7 @@ impl Worker {
         });
         match due {
             Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),
-            None if self.runs_out(&claim.job).await? => {
+            None if runs_out(&claim.job) => {
                 settled(claim, self.queue.ack(claim).await?, "expired");
             }
             None => {
@@ -140,26 +140,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    /// Whether a job that is given up leaves nothing that anybody could do again: a request that has expired
-    /// needs no push, and its delivery log says what became of it.
-    async fn runs_out(&self, job: &Job) -> Result<bool, StoreError> {
-        match job {
-            Job::NotifyDevice {
-                request_id,
-                partition,
-                ..
-            } => {
-                let key = key(*partition, *request_id);
-                self.services.give_up_on_phones(key).await?;
-                Ok(true)
-            }
-            Job::NotifyResolved { .. } => Ok(true),
-            Job::NotifyClient { .. } | Job::HandleFraud { .. } | Job::PublishEvent { .. } => {
-                Ok(false)
-            }
-        }
     }
 
     async fn attempt(&self, job: &Job) -> Result<Attempt, StoreError> {
@@ -188,7 +168,7 @@ impl Worker {
                 let key = key(*partition, *request_id);
                 let notified = self
                     .services
-                    .notify_resolved(key, user_id, answered_by.as_ref(), *expires_at)
+                    .notify_resolved(key, user_id, answered_by.as_ref(), None, *expires_at)
                     .await?;
                 Attempt::from(notified)
             }
@@ -210,6 +190,15 @@ impl Worker {
                 Attempt::of(self.services.publish_event(event).await, now)
             }
         })
+    }
+}
+
+/// Whether a job that is given up leaves nothing that anybody could do again: a request that has expired
+/// needs no push, and its delivery log says what became of it.
+const fn runs_out(job: &Job) -> bool {
+    match job {
+        Job::NotifyDevice { .. } | Job::NotifyResolved { .. } => true,
+        Job::NotifyClient { .. } | Job::HandleFraud { .. } | Job::PublishEvent { .. } => false,
     }
 }
 

@@ -23,6 +23,7 @@ on_both!(
     nothing_that_waiting_does_not_mend_is_tried_again,
     a_phone_that_has_rung_does_not_ring_for_another,
     a_phone_that_rings_too_late_hears_at_once_that_it_is_over,
+    nothing_is_queued_for_what_is_over,
 );
 
 /// A gateway that answers as it is told, device by device, and accepts when it is told nothing.
@@ -32,6 +33,8 @@ struct Scripted {
     sent: Mutex<Vec<DeviceId>>,
     /// Who is told that it is over.
     resolved: Mutex<Vec<DeviceId>>,
+    /// What it says to that, before it accepts.
+    resolved_answers: Mutex<VecDeque<PushOutcome>>,
     /// Told when a push is on its way, which then waits to be let go.
     held: Option<[Notify; 2]>,
 }
@@ -44,7 +47,8 @@ impl PushSender for Scripted {
         }
         if message.signal == Signal::Resolved {
             self.resolved.lock().unwrap().push(device.id.clone());
-            return PushOutcome::Accepted { id: None };
+            let answer = self.resolved_answers.lock().unwrap().pop_front();
+            return answer.unwrap_or(PushOutcome::Accepted { id: None });
         }
         if let Some([begun, let_go]) = &self.held {
             begun.notify_one();
@@ -306,6 +310,7 @@ async fn a_phone_that_has_rung_does_not_ring_for_another(backend: Backend) {
 async fn a_phone_that_rings_too_late_hears_at_once_that_it_is_over(backend: Backend) {
     let gateway = Scripted {
         held: Some(Default::default()),
+        resolved_answers: Mutex::new([throttled(known("QUOTA_EXCEEDED"), 7)].into()),
         ..Scripted::default()
     };
     let scene = Scene::with(backend, gateway).await;
@@ -323,5 +328,42 @@ async fn a_phone_that_rings_too_late_hears_at_once_that_it_is_over(backend: Back
     assert!(scene.gateway.resolved.lock().unwrap().is_empty());
     let_go.notify_one();
     assert_eq!(pushing.join_next().await.unwrap().unwrap(), 1);
-    assert_eq!(*scene.gateway.resolved.lock().unwrap(), [second.id()]);
+    let resolved = || std::mem::take(&mut *scene.gateway.resolved.lock().unwrap());
+    assert_eq!(resolved(), [second.id()]);
+    // The gateway wanted to be asked again; then it takes it, and that is all.
+    for told in [vec![second.id()], vec![]] {
+        scene.app.advance(7);
+        scene.step([]).await;
+        assert_eq!(resolved(), told);
+    }
+    assert_eq!(scene.app.waiting_jobs().await, 0);
+}
+
+/// What a gateway put off is not sent when its request is over: the log does not promise it any more.
+async fn nothing_is_queued_for_what_is_over(backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let (bank, alice, first) = scene.app.cast().await;
+    let second = scene.app.phone(&alice).await;
+    register(&second, "target").await;
+    let services = scene.app.services();
+    let state_at_second = async || {
+        let mut reports = services.deliveries_of(&alice).await.unwrap();
+        reports.retain(|one| one.delivery.device == second.id());
+        reports.remove(0).state
+    };
+    for ends_by_answer in [true, false] {
+        scene.app.advance(300);
+        scene.answer(&second, [throttled(known("QUOTA_EXCEEDED"), 30)]);
+        let id = bank.start("alice").await;
+        assert_eq!(scene.step([&second]).await, [1]);
+        assert_eq!(state_at_second().await, DeliveryState::Queued);
+        if ends_by_answer {
+            approve(&first, &id).await;
+        } else {
+            scene.app.advance(120);
+        }
+        assert_eq!(state_at_second().await, DeliveryState::Failed);
+        scene.app.advance(30);
+        assert_eq!(scene.step([&second]).await, [0]);
+    }
 }

@@ -2,38 +2,12 @@
 
 use crate::support::process::pause;
 use crate::support::{
-    Backend, Ground, RedisServers, RelyingParty, TestApp, approve, assert_oauth_error, request_id,
+    RelyingParty, TestApp, approve, assert_oauth_error, on_every_redis, request_id,
 };
 use assent::phone::http::Answer;
 use tokio::task::JoinSet;
 
 const WAIT: [(&str, &str); 1] = [("prefer", "wait=30")];
-
-/// Each test on each arrangement of Redis servers.
-macro_rules! on_every_redis {
-    ($($name:ident),+ $(,)?) => {
-        mod on_every_redis {
-            $(mod $name {
-                use crate::support::RedisServers;
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn single() {
-                    super::super::$name(super::super::nodes(RedisServers::single()).await).await;
-                }
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn sentinel() {
-                    super::super::$name(super::super::nodes(RedisServers::sentinel()).await).await;
-                }
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn cluster() {
-                    super::super::$name(super::super::nodes(RedisServers::cluster()).await).await;
-                }
-            })+
-        }
-    };
-}
 
 on_every_redis!(
     a_poll_held_here_ends_by_an_approval_there,
@@ -45,12 +19,6 @@ on_every_redis!(
     what_was_used_here_is_used_there,
     only_one_node_repeats_what_the_ledger_knows,
 );
-
-async fn nodes(redis: RedisServers) -> (TestApp, TestApp) {
-    let first = TestApp::on(Ground::with_redis(Backend::sqlite(), redis)).await;
-    let second = first.node().await;
-    (first, second)
-}
 
 /// A poll that waits on its own.
 fn hold(client: RelyingParty, auth_req_id: &str) -> JoinSet<Answer> {

@@ -1,20 +1,23 @@
 //! What the operator's systems are told of, how it is signed, and what happens when they do not listen.
 
 use crate::golden::{Names, assert_golden};
+use crate::support::process::pause;
 use crate::support::rp_endpoint::{Notification, Reply, RpEndpoint};
 use crate::support::{Backend, Ground, TestApp, deny, everywhere, registration, request_id, show};
 use assent::app::{Core, World};
 use assent::config::Overrides;
 use assent::crypto::sha256;
 use assent::domain::client::{Delivery, Registration};
-use assent::domain::{Decision, DenyReason};
+use assent::domain::{Decision, DenyReason, Event, EventKind};
 use assent::service::devices::Actor;
+use assent::service::notify_client::Delivered;
 use assent::store::JobQueue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 const SECRETS: [&str; 2] = [
     "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
@@ -227,6 +230,37 @@ async fn an_endpoint_that_is_gone_is_left_alone_until_somebody_says_otherwise() 
     assert_eq!(again[1].body, told[0].body);
     assert_eq!(again[1].header("webhook-id"), told[0].header("webhook-id"));
     assert_eq!(ledger_jobs(&app).depth().await.unwrap().dead, 0);
+}
+
+/// A slow endpoint has so many messages at a time; what comes meanwhile waits without blame.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_does_not_answer_takes_sixteen_hands_and_no_more() {
+    let endpoint = RpEndpoint::new(&[Reply::Hang; 16]).await;
+    let app = TestApp::with(Backend::sqlite(), settings(&endpoint)).await;
+    let alice = app.user("alice").await;
+    let device = app.phone(&alice).await.id();
+    let event = |number: usize| Event {
+        id: format!("evt_{number}"),
+        at: app.now(),
+        partition: alice.partition,
+        kind: EventKind::DeviceEnrolled {
+            user: alice.id.clone(),
+            device: device.clone(),
+        },
+    };
+    let publish = |number| {
+        let (services, event) = (app.server.core.services.clone(), event(number));
+        async move { services.publish_event(&event).await }
+    };
+    let mut hanging: JoinSet<_> = (0..16).map(publish).collect();
+    while endpoint.received().len() < 16 {
+        pause(5).await;
+    }
+    let busy = publish(16).await;
+    assert!(matches!(busy, Delivered::NotNow { .. }), "{busy:?}");
+    assert_eq!(endpoint.received().len(), 16);
+    hanging.shutdown().await;
+    assert_eq!(publish(17).await, Delivered::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]

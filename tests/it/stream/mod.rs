@@ -5,7 +5,7 @@ pub mod line;
 mod nonsense;
 
 use crate::support::{
-    Backend, Ground, RedisServers, TestApp, approve, deny, everywhere, request_id,
+    Backend, Ground, TestApp, approve, deny, everywhere, on_every_redis, request_id,
 };
 use assent::domain::ClientId;
 use assent::phone::stream::News;
@@ -19,6 +19,8 @@ everywhere!(
     locking_a_person_ends_what_waits,
     a_lost_wake_up_costs_time_alone,
 );
+
+on_every_redis!(a_phone_hears_at_one_node_what_happens_at_another);
 
 fn entry(app: &TestApp, auth_req_id: &str) -> Value {
     let now = app.now().secs();
@@ -121,16 +123,7 @@ async fn a_lost_wake_up_costs_time_alone(ground: Ground) {
     assert_eq!(line.next().await, resolved(&id));
 }
 
-async fn two_nodes() -> (TestApp, TestApp) {
-    let ground = Ground::with_redis(Backend::sqlite(), RedisServers::single());
-    let first = TestApp::on(ground).await;
-    let second = first.node().await;
-    (first, second)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_phone_hears_at_one_node_what_happens_at_another() {
-    let (first, second) = two_nodes().await;
+async fn a_phone_hears_at_one_node_what_happens_at_another((first, second): (TestApp, TestApp)) {
     let (bank, alice, phone) = first.cast().await;
     let other = first.phone(&alice).await;
     let (mut line, _) = Line::of(&second, &phone).await;

@@ -1,6 +1,7 @@
-//! What tests stand on: a server with a clock of its own, a relying party, a person with a phone.
+//! What tests work with: a server with a clock of its own, a relying party, a person with a phone.
 
 pub mod backend;
+pub mod ground;
 pub mod house;
 pub mod listener;
 pub mod own_redis;
@@ -10,6 +11,8 @@ pub mod rp_endpoint;
 pub mod signer;
 
 pub use backend::Backend;
+pub use ground::{Ground, nodes};
+pub(crate) use ground::{everywhere, on_both, on_every_redis};
 pub use house::House;
 pub use redis_servers::RedisServers;
 pub use signer::pem;
@@ -37,84 +40,6 @@ use std::time::Duration;
 pub const CIBA_GRANT: &str = "urn:openid:params:grant-type:ciba";
 /// Tests begin at this moment, a whole second (2026-01-01T00:00:00Z).
 pub const START: Timestamp = Timestamp::from_secs(1_767_225_600);
-
-/// A test on each database: `on_both!(name)` makes `name::sqlite` and `name::postgres` of an async
-/// function that takes a [`Backend`].
-macro_rules! on_both {
-    ($($name:ident),+ $(,)?) => {
-        mod on_both {
-            $(mod $name {
-                use crate::support::Backend;
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn sqlite() {
-                    super::super::$name(Backend::sqlite()).await;
-                }
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn postgres() {
-                    super::super::$name(Backend::postgres().await).await;
-                }
-            })+
-        }
-    };
-}
-pub(crate) use on_both;
-
-/// A test on each ground that a server can stand on: `everywhere!(name)` makes `name::sqlite`,
-/// `name::postgres` and `name::redis` of an async function that takes a [`Ground`].
-macro_rules! everywhere {
-    ($($name:ident),+ $(,)?) => {
-        mod everywhere {
-            $(mod $name {
-                use crate::support::{Backend, Ground, RedisServers};
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn sqlite() {
-                    super::super::$name(Ground::new(Backend::sqlite())).await;
-                }
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn postgres() {
-                    super::super::$name(Ground::new(Backend::postgres().await)).await;
-                }
-
-                #[tokio::test(flavor = "multi_thread")]
-                async fn redis() {
-                    let ground = Ground::with_redis(Backend::sqlite(), RedisServers::single());
-                    super::super::$name(ground).await;
-                }
-            })+
-        }
-    };
-}
-pub(crate) use everywhere;
-
-/// What a server stands on: a database, and Redis or not.
-pub struct Ground {
-    backend: Arc<Backend>,
-    redis: Option<RedisServers>,
-}
-
-impl Ground {
-    pub fn new(backend: Backend) -> Self {
-        Self {
-            backend: Arc::new(backend),
-            redis: None,
-        }
-    }
-
-    pub fn with_redis(backend: Backend, redis: RedisServers) -> Self {
-        Self {
-            redis: Some(redis),
-            ..Self::new(backend)
-        }
-    }
-
-    fn settings(&self) -> Overrides {
-        self.redis.iter().flat_map(RedisServers::settings).collect()
-    }
-}
 
 /// A running server whose clock stands still and whose workers wait to be stepped.
 pub struct TestApp {

@@ -109,6 +109,8 @@ pub struct Ciba {
     pub held_polls_per_client: u32,
     #[serde(with = "humantime_serde")]
     pub redelivery: Duration,
+    #[serde(with = "humantime_serde")]
+    pub decoy_answer_after: Duration,
     pub cancel_endpoint: bool,
     #[serde(with = "humantime_serde")]
     pub id_token_hint_lifetime: Duration,

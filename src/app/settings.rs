@@ -36,6 +36,7 @@ pub fn policy(config: &Config) -> anyhow::Result<Policy> {
         refresh_grace: config.tokens.refresh_grace,
         id_token_hint_lifetime: config.ciba.id_token_hint_lifetime,
         hint_issuers: hint_issuers(config)?,
+        decoy_answer_after: config.ciba.decoy_answer_after,
         cancel_endpoint: config.ciba.cancel_endpoint,
     })
 }

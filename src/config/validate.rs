@@ -63,6 +63,9 @@ impl Config {
         if self.ciba.redelivery > Duration::from_secs(60) {
             return invalid("ciba.redelivery", "must be at most 60s");
         }
+        if self.ciba.decoy_answer_after > Duration::from_secs(1) {
+            return invalid("ciba.decoy_answer_after", "must be at most 1s");
+        }
         if self.ciba.open_requests_per_user == 0 {
             return invalid("ciba.open_requests_per_user", "must be at least 1");
         }

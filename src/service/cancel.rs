@@ -4,7 +4,7 @@ use super::authenticate_client::AuthenticatedClient;
 use super::{Services, log_id};
 use crate::domain::client::UnknownUser;
 use crate::domain::outcome::{DecidedRequest, Evidence, Issuance};
-use crate::domain::request::{BackchannelRequest, Event, Facts, State};
+use crate::domain::request::{BackchannelRequest, Event, State};
 use crate::domain::{AuthReqId, Job, Outcome, Partition, RequestKey, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::sql::ledger::{Recorded, Redemption};
@@ -39,6 +39,18 @@ impl Services {
         client: &AuthenticatedClient,
         id: &AuthReqId,
     ) -> Result<(), CancelError> {
+        let now = self.clock.now();
+        let cancelled = self.cancel_own_at(client, id, now).await;
+        self.until_decoys_answer(client, now).await;
+        cancelled
+    }
+
+    async fn cancel_own_at(
+        &self,
+        client: &AuthenticatedClient,
+        id: &AuthReqId,
+        now: Timestamp,
+    ) -> Result<(), CancelError> {
         let handle = self
             .keys
             .open_auth_req_id(&client.id, id)
@@ -46,11 +58,7 @@ impl Services {
         // Of a decoy nothing is left once its record is gone, and a client that gets decoys must not tell.
         let key = handle.key();
         let is_over = client.registration.unknown_user == UnknownUser::Decoy
-            && self
-                .pending
-                .standing(key, self.clock.now())
-                .await?
-                .is_none();
+            && self.pending.standing(key, now).await?.is_none();
         match self
             .cancel_as(key, "cancelled by the client", false)
             .await?
@@ -123,16 +131,6 @@ impl Services {
             }
         }
         trouble.map_or(Ok(count), Err)
-    }
-
-    /// Nobody was asked. It takes as long as with a person: a row of the audit, and the projection.
-    async fn cancel_decoy(&self, facts: &Facts) -> Result<Cancelled, StoreError> {
-        let now = self.clock.now();
-        let payload = json!({ "request": facts.id, "client": facts.client_id });
-        let entry = self.entry("decoy.cancelled", now, payload);
-        self.ledger.note(facts.partition, entry).await?;
-        self.project(facts.key(), State::Cancelled).await;
-        Ok(Cancelled::Yes)
     }
 
     /// False: somebody has decided before.

@@ -12,6 +12,7 @@ pub mod cancel;
 mod client_assertion;
 pub mod client_credentials;
 pub mod decide;
+mod decoys;
 pub mod deliveries;
 pub mod devices;
 pub mod enrol;
@@ -106,6 +107,8 @@ pub struct Policy {
     pub id_token_hint_lifetime: Duration,
     /// Whose `login_hint_token`s are believed.
     pub hint_issuers: Vec<HintIssuer>,
+    /// What a client with decoys waits for an answer, at least.
+    pub decoy_answer_after: Duration,
     /// Whether `/bc-cancel` is offered.
     pub cancel_endpoint: bool,
 }

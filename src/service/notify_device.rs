@@ -47,7 +47,8 @@ impl Services {
         let before = self.pushes_before(key).await?;
         let settled = |id: &DeviceId| before.get(id).is_some_and(PushRecord::is_settled);
         devices.retain(|device| device.state == DeviceState::Active && !settled(&device.id));
-        // Only here, so that the server is as busy for nobody as for somebody, up to the push itself.
+        // Only here, and noted like a phone's, so that the server is as busy for nobody as for somebody, but for
+        // the push itself.
         if facts.decoy {
             devices.clear();
         }
@@ -71,6 +72,10 @@ impl Services {
         .await;
         let now = self.clock.now();
         let mut records = Vec::new();
+        if facts.decoy {
+            let nowhere = record(&PushOutcome::Unreachable, 0, now);
+            records.push((DeviceId::new(user.as_str()), nowhere));
+        }
         for (device, outcome) in devices.iter().zip(sent) {
             let attempts = before.get(&device.id).map_or(0, |push| push.attempts);
             let mut push = record(&outcome, attempts, now);

@@ -122,6 +122,17 @@ impl Services {
         request: &AuthenticationRequest,
     ) -> Result<Acknowledgement, StartError> {
         let now = self.clock.now();
+        let started = self.start_at(client, request, now).await;
+        self.until_decoys_answer(client, now).await;
+        started
+    }
+
+    async fn start_at(
+        &self,
+        client: &AuthenticatedClient,
+        request: &AuthenticationRequest,
+        now: Timestamp,
+    ) -> Result<Acknowledgement, StartError> {
         // A lock must hold at once, so this read goes past the cache.
         let stored = self.directory.client(&client.id).await?;
         let registration = &client.registration;

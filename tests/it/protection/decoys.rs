@@ -1,16 +1,21 @@
 //! A client in decoy mode does not learn who is known here.
 
 use super::{inbox, pushes};
+use crate::support::process::pause;
 use crate::support::rp_endpoint::{Reply, RpEndpoint};
 use crate::support::{
     Ground, RelyingParty, TestApp, assert_oauth_error, everywhere, registration, request_id,
 };
+use assent::domain::RequestKey;
 use assent::domain::client::{Delivery, Registration, UnknownUser};
 use assent::phone::http::Answer;
 use serde_json::Value;
+use std::time::Duration;
+use tokio::task::JoinSet;
 
 everywhere!(
     nobody_is_asked_like_anybody,
+    the_clock_tells_nothing,
     the_places_of_nobody_are_counted_like_anybodys,
     who_cannot_be_asked_looks_like_nobody,
     what_others_ask_of_a_person_is_not_seen,
@@ -63,6 +68,14 @@ async fn nobody_is_asked_like_anybody(ground: Ground) {
     // One push and two jobs: one of them wakes nobody.
     assert_eq!(app.waiting_jobs().await, 2);
     assert_eq!(pushes(&app).await, 1);
+    // What became of the push is noted for both.
+    let nowhere = app.services().keys.decoy("login nobody").1;
+    for (answer, partition) in [(&known, alice.partition), (&unknown, nowhere)] {
+        let id = request_id(&id(answer));
+        let log = &app.services().deliveries;
+        let noted = log.deliveries(RequestKey { partition, id }).await.unwrap();
+        assert_eq!(noted.len(), 1);
+    }
     assert_eq!(inbox(&phone).await, [request_id(&id(&known))]);
     // Polled in the same rhythm they say the same, until the end and after it.
     for wait in [0, 1, 10, 3, 20, 5, 200, 5, 700] {
@@ -74,6 +87,51 @@ async fn nobody_is_asked_like_anybody(ground: Ground) {
     // A client that wants to be told is told.
     let shop = app.client("shop").await;
     assert_oauth_error(&ask(&shop, "nobody").await, 400, "unknown_user_id");
+}
+
+/// Whatever is done for somebody, nobody or a nuisance, the answer leaves when its time has come.
+async fn the_clock_tells_nothing(ground: Ground) {
+    let settings = vec![
+        ("ciba.decoy_answer_after", "25ms".to_owned()),
+        ("ciba.cancel_endpoint", "true".to_owned()),
+    ];
+    let app = TestApp::on_with(ground, settings).await;
+    let bank = app.client_with("bank", with_decoys()).await;
+    let alice = app.user("alice").await;
+    app.phone(&alice).await;
+    let at_last = async |mut asked: JoinSet<Answer>| {
+        for waited in [0, 24] {
+            app.clock.advance(Duration::from_millis(waited));
+            pause(30).await;
+            assert!(asked.try_join_next().is_none(), "after {waited} ms");
+        }
+        // On a busy machine it may have come later.
+        loop {
+            app.clock.advance(Duration::from_millis(1));
+            pause(1).await;
+            if let Some(answer) = asked.try_join_next() {
+                return answer.unwrap();
+            }
+        }
+    };
+    for login in ["alice", "nobody"] {
+        let mut last = String::new();
+        for status in [200, 200, 200, 403] {
+            let client = bank.clone();
+            let asking = async move { ask(&client, login).await };
+            let answer = at_last(JoinSet::from_iter([asking])).await;
+            assert_eq!(answer.status, status, "{}", answer.body);
+            if status == 200 {
+                last = id(&answer);
+            }
+        }
+        let client = bank.clone();
+        let withdraw = async move { client.post("/bc-cancel", &[("auth_req_id", &last)]).await };
+        assert_eq!(at_last(JoinSet::from_iter([withdraw])).await.status, 204);
+    }
+    // Who has no decoys waits for nothing.
+    let shop = app.client("shop").await;
+    assert_eq!(ask(&shop, "alice").await.status, 200);
 }
 
 async fn the_places_of_nobody_are_counted_like_anybodys(ground: Ground) {

@@ -267,6 +267,8 @@ pub fn config(backend: &Backend, file: Option<&Path>, settings: Overrides) -> Co
         ("server.public_listen", "127.0.0.1:0".into()),
         ("server.management_listen", "127.0.0.1:0".into()),
         ("server.workers", "1".into()),
+        // The clock stands still, and whoever waits for it waits.
+        ("ciba.decoy_answer_after", "0s".into()),
         ("database.url", backend.url()),
         (
             "keys.deployment_key",

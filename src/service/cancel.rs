@@ -182,7 +182,9 @@ impl Services {
                 tracing::info!(request = log_id(facts.id), why, "request cancelled");
                 metrics::counter!("assent_decisions_total", "outcome" => "cancelled").increment(1);
                 self.project(facts.key(), State::Cancelled).await;
-                self.jobs_ready.notify_waiters();
+                if !follow_ups.is_empty() {
+                    self.ledger_jobs_ready.notify_waiters();
+                }
                 Ok(true)
             }
             Recorded::Lost(_) => Ok(false),

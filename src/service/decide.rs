@@ -367,7 +367,9 @@ impl Services {
         metrics::counter!("assent_decisions_total", "outcome" => decided.outcome.as_str())
             .increment(1);
         self.project(decided.key(), decided.outcome.into()).await;
-        self.jobs_ready.notify_waiters();
+        if !follow_ups.is_empty() {
+            self.ledger_jobs_ready.notify_waiters();
+        }
         failpoint::hit("decide.after_projection");
         if locks_device {
             self.announce(&decided.user_id, decided.partition).await;

@@ -193,7 +193,7 @@ impl Services {
             Bound::Yes => {
                 tracing::info!(device = log_device(&device.id), "device enrolled");
                 metrics::counter!("assent_devices_enrolled_total").increment(1);
-                self.jobs_ready.notify_waiters();
+                self.ledger_jobs_ready.notify_waiters();
                 Ok(device)
             }
             Bound::Closed => Err(EnrolError::Code),

@@ -151,8 +151,10 @@ pub struct Services {
     reloading: tokio::sync::Mutex<()>,
     /// Slow hashes at a time.
     hashing: Semaphore,
-    /// Told when a job became due now.
-    pub jobs_ready: Notify,
+    /// Told when a job of the pending store became due now.
+    pub pending_jobs_ready: Arc<Notify>,
+    /// The same for the Ledger's.
+    pub ledger_jobs_ready: Arc<Notify>,
 }
 
 impl std::ops::Deref for Services {
@@ -175,7 +177,8 @@ impl Services {
             publishing: Semaphore::new(PUBLISHED_AT_ONCE),
             reloading: tokio::sync::Mutex::default(),
             hashing: Semaphore::new(2),
-            jobs_ready: Notify::new(),
+            pending_jobs_ready: Arc::default(),
+            ledger_jobs_ready: Arc::default(),
             parts,
         }
     }

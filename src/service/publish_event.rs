@@ -83,7 +83,7 @@ impl Services {
         let about = format!("job.dead|{}", claim.id);
         if let Some(job) = self.event_about(&about, kind, claim.job.partition(), now) {
             self.ledger.add_job(&job, now).await?;
-            self.jobs_ready.notify_waiters();
+            self.ledger_jobs_ready.notify_waiters();
             failpoint::hit("dead.told");
         }
         Ok(())

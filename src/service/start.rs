@@ -225,7 +225,7 @@ impl Services {
                 return Err(StartError::OverCap);
             }
         };
-        self.jobs_ready.notify_waiters();
+        self.pending_jobs_ready.notify_waiters();
         tracing::info!(request = log_id(id), client = %client.id, prompt, "request created");
         metrics::counter!("assent_prompts_total", "outcome" => prompt).increment(1);
         Ok(self.acknowledge(client, auth_req_id, expires_at, now))

@@ -11,7 +11,7 @@ use crate::store::{ClaimedJob, JobQueue, StoreError};
 use crate::telemetry;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,14 +33,17 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub struct Worker {
     services: Arc<Services>,
     queue: Arc<dyn JobQueue>,
+    /// Told when a job of this queue became due now.
+    ready: Arc<Notify>,
     permits: Arc<Semaphore>,
 }
 
 impl Worker {
-    pub fn new(services: Arc<Services>, queue: Arc<dyn JobQueue>) -> Self {
+    pub fn new(services: Arc<Services>, queue: Arc<dyn JobQueue>, ready: Arc<Notify>) -> Self {
         Self {
             services,
             queue,
+            ready,
             permits: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
@@ -65,7 +68,7 @@ impl Worker {
                 return;
             };
             // Listen first, then look: a job that comes in between is not slept through.
-            let ready = self.services.jobs_ready.notified();
+            let ready = self.ready.notified();
             let mut ready = std::pin::pin!(ready);
             ready.as_mut().enable();
             let now = self.services.clock.now();

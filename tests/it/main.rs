@@ -37,3 +37,4 @@ mod stream;
 mod support;
 mod token_life;
 mod webhooks;
+mod workers;

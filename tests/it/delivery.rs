@@ -2,15 +2,13 @@
 
 use crate::support::rp_endpoint::{Reply, RpEndpoint};
 use crate::support::{
-    Backend, Ground, RelyingParty, TestApp, approve, assert_oauth_error, deny, everywhere,
-    registration, show,
+    Backend, Ground, NOTIFICATION_TOKEN, RelyingParty, TestApp, approve, assert_oauth_error, deny,
+    everywhere, registration, show,
 };
 use assent::domain::Decision;
 use assent::domain::client::{Delivery, Grant, Registration};
 use assent::phone::statement::KeySet;
 use serde_json::{Value, json};
-
-const TOKEN: &str = "notification-token-0123456789-._~+/=";
 
 everywhere!(
     a_ping_says_only_that_there_is_something,
@@ -28,17 +26,6 @@ async fn told(app: &TestApp, id: &str, delivery: Delivery) -> RelyingParty {
     app.client_with(id, registration).await
 }
 
-async fn ask(client: &RelyingParty, login: &str) -> String {
-    let parameters = [
-        ("scope", "openid"),
-        ("login_hint", login),
-        ("client_notification_token", TOKEN),
-    ];
-    let answer = client.ask(&parameters).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.json()["auth_req_id"].as_str().unwrap().to_owned()
-}
-
 async fn a_ping_says_only_that_there_is_something(ground: Ground) {
     let app = TestApp::on(ground).await;
     let (_, _, phone) = app.cast().await;
@@ -52,7 +39,7 @@ async fn a_ping_says_only_that_there_is_something(ground: Ground) {
     )
     .await;
 
-    let approved = ask(&shop, "alice").await;
+    let approved = shop.start_told("alice").await;
     assert_oauth_error(&shop.poll(&approved).await, 400, "authorization_pending");
     app.run_jobs().await;
     assert!(endpoint.received().is_empty(), "nothing is decided yet");
@@ -60,7 +47,10 @@ async fn a_ping_says_only_that_there_is_something(ground: Ground) {
     app.run_jobs().await;
     let pings = endpoint.received();
     assert_eq!(pings.len(), 1);
-    assert_eq!(pings[0].authorization, format!("Bearer {TOKEN}"));
+    assert_eq!(
+        pings[0].authorization,
+        format!("Bearer {NOTIFICATION_TOKEN}")
+    );
     assert_eq!(pings[0].content_type, "application/json");
     assert_eq!(pings[0].json(), json!({ "auth_req_id": approved }));
     let tokens = shop.poll(&approved).await;
@@ -68,7 +58,7 @@ async fn a_ping_says_only_that_there_is_something(ground: Ground) {
     assert_oauth_error(&shop.poll(&approved).await, 400, "invalid_grant");
 
     // A denial is told too.
-    let denied = ask(&shop, "alice").await;
+    let denied = shop.start_told("alice").await;
     deny(&phone, &denied).await;
     app.run_jobs().await;
     assert_eq!(
@@ -94,7 +84,7 @@ async fn a_push_brings_tokens_bound_together(ground: Ground) {
     )
     .await;
 
-    let id = ask(&shop, "alice").await;
+    let id = shop.start_told("alice").await;
     approve(&phone, &id).await;
     app.run_jobs().await;
     // Twice it fails; then the very same bytes arrive.
@@ -105,7 +95,10 @@ async fn a_push_brings_tokens_bound_together(ground: Ground) {
     let pushes = endpoint.received();
     assert_eq!(pushes.len(), 3);
     assert!(pushes.iter().all(|push| push.body == pushes[0].body));
-    assert_eq!(pushes[0].authorization, format!("Bearer {TOKEN}"));
+    assert_eq!(
+        pushes[0].authorization,
+        format!("Bearer {NOTIFICATION_TOKEN}")
+    );
     let body = pushes[0].json();
     let members: Vec<_> = body.as_object().unwrap().keys().cloned().collect();
     assert_eq!(
@@ -154,7 +147,7 @@ async fn a_push_brings_tokens_bound_together(ground: Ground) {
     app.run_jobs().await;
     assert_eq!(endpoint.received().len(), 3);
 
-    let denied = ask(&shop, "alice").await;
+    let denied = shop.start_told("alice").await;
     deny(&phone, &denied).await;
     app.run_jobs().await;
     assert_eq!(
@@ -186,7 +179,7 @@ async fn undelivered_tokens_are_revoked(ground: Ground) {
             },
         )
         .await;
-        let id = ask(&shop, "alice").await;
+        let id = shop.start_told("alice").await;
         approve(&phone, &id).await;
         app.run_jobs().await;
         for _ in 0..190 {
@@ -242,7 +235,7 @@ async fn a_slow_client_hurts_nobody_else() {
     )
     .await;
     for shop in [&slow_shop, &slow_shop, &quick_shop] {
-        let id = ask(shop, "alice").await;
+        let id = shop.start_told("alice").await;
         approve(&phone, &id).await;
     }
     app.server.start_background();
@@ -273,7 +266,7 @@ async fn a_ping_that_fails_never_fails_the_request() {
             },
         )
         .await;
-        let id = ask(&shop, "alice").await;
+        let id = shop.start_told("alice").await;
         approve(&phone, &id).await;
         app.run_jobs().await;
         assert_eq!(shop.poll(&id).await.status, 200, "{reply:?}");
@@ -292,7 +285,7 @@ async fn a_ping_that_fails_takes_no_tokens_back() {
         endpoint: endpoint.url.clone(),
     };
     let shop = told(&app, "shop", delivery).await;
-    let id = ask(&shop, "alice").await;
+    let id = shop.start_told("alice").await;
     approve(&phone, &id).await;
     let tokens = shop.poll(&id).await.json();
     app.run_jobs().await;
@@ -317,7 +310,7 @@ async fn a_cancelled_approval_is_pushed_as_a_failure() {
         },
     )
     .await;
-    let id = ask(&shop, "alice").await;
+    let id = shop.start_told("alice").await;
     approve(&phone, &id).await;
     app.cancel(&shop, &id).await.unwrap();
     app.run_jobs().await;
@@ -333,7 +326,7 @@ async fn an_approval_that_was_not_pushed_in_time_has_expired() {
         endpoint: endpoint.url.clone(),
     };
     let shop = told(&app, "shop", delivery).await;
-    let id = ask(&shop, "alice").await;
+    let id = shop.start_told("alice").await;
     approve(&phone, &id).await;
     app.advance(3600);
     app.run_jobs().await;
@@ -389,7 +382,7 @@ async fn a_redemption_race_in_ping_mode_has_one_winner() {
         },
     )
     .await;
-    let id = ask(&shop, "alice").await;
+    let id = shop.start_told("alice").await;
     let shown = show(&phone, &id).await;
     phone.answer(&shown, Decision::Approve, None).await.unwrap();
     let polls = (0..16).map(|_| {

@@ -162,15 +162,7 @@ impl<'a> Journey<'a> {
         let client = app.client_with(name, registration).await;
         let user = app.user(&name.to_lowercase()).await;
         let phone = app.phone(&user).await;
-        let asked = client
-            .ask(&[
-                ("scope", "openid"),
-                ("login_hint", user.login.as_str()),
-                ("client_notification_token", "notification-token-0123456789"),
-            ])
-            .await;
-        assert_eq!(asked.status, 200, "{}", asked.body);
-        let id = asked.json()["auth_req_id"].as_str().unwrap().to_owned();
+        let id = client.start_told(user.login.as_str()).await;
         let mut journey = Self {
             app,
             client,

@@ -82,14 +82,7 @@ async fn let_things_happen(app: &TestApp, rp: &RpEndpoint) -> Names {
         .await;
     let alice = app.user("alice").await;
     let (phone, other) = (app.phone(&alice).await, app.phone(&alice).await);
-    let asked = shop
-        .ask(&[
-            ("scope", "openid"),
-            ("login_hint", "alice"),
-            ("client_notification_token", "notification-token-0123456789"),
-        ])
-        .await;
-    let id = asked.json()["auth_req_id"].as_str().unwrap().to_owned();
+    let id = shop.start_told("alice").await;
     deny(&phone, &id).await;
     let bank = app.client("rp-2").await;
     let mut last = String::new();

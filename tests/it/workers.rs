@@ -44,14 +44,7 @@ async fn each_queue_hears_of_its_jobs(ground: Ground) {
     let phone = app.phone(&alice).await;
     come(1, || operator.received().len(), "an enrolment").await;
     for round in 1..=3 {
-        let asked = shop
-            .ask(&[
-                ("scope", "openid"),
-                ("login_hint", "alice"),
-                ("client_notification_token", "notification-token-0123456789"),
-            ])
-            .await;
-        let id = asked.json()["auth_req_id"].as_str().unwrap().to_owned();
+        let id = shop.start_told("alice").await;
         come(round, || app.push.sent().len(), "a request").await;
         approve(&phone, &id).await;
         come(round, || rp.received().len(), "a decision").await;

@@ -8,8 +8,6 @@ use assent::domain::Scope;
 use assent::domain::client::{AccessTokenFormat, Delivery, Grant, Registration};
 use serde_json::{Value, json};
 
-const NOTIFICATION_TOKEN: &str = "notification-token-0123456789";
-
 fn refreshing(delivery: Delivery) -> Registration {
     let mut registration = Registration {
         delivery,
@@ -17,17 +15,6 @@ fn refreshing(delivery: Delivery) -> Registration {
     };
     registration.grants.insert(Grant::RefreshToken);
     registration
-}
-
-async fn ask(client: &RelyingParty, login: &str) -> String {
-    let parameters = [
-        ("scope", "openid"),
-        ("login_hint", login),
-        ("client_notification_token", NOTIFICATION_TOKEN),
-    ];
-    let answer = client.ask(&parameters).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.json()["auth_req_id"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +97,7 @@ async fn notifications_and_a_withdrawal() {
         }))
     };
 
-    let id = ask(&shop, "alice").await;
+    let id = shop.start_told("alice").await;
     approve(&phone, &id).await;
     app.run_jobs().await;
     let ping = pinged.received();
@@ -119,28 +106,28 @@ async fn notifications_and_a_withdrawal() {
 
     // Approved, denied, withdrawn before and after the approval, too late, and approved by somebody who
     // is locked.
-    let approved = ask(&bank, "alice").await;
+    let approved = bank.start_told("alice").await;
     approve(&phone, &approved).await;
     app.run_jobs().await;
-    let denied = ask(&bank, "alice").await;
+    let denied = bank.start_told("alice").await;
     deny(&phone, &denied).await;
     app.run_jobs().await;
-    let withdrawn = ask(&bank, "alice").await;
+    let withdrawn = bank.start_told("alice").await;
     let cancel = bank
         .post("/bc-cancel", &[("auth_req_id", &withdrawn)])
         .await;
     assert_golden("cancel", &names.answer(&cancel));
     app.run_jobs().await;
-    let late = ask(&bank, "alice").await;
+    let late = bank.start_told("alice").await;
     approve(&phone, &late).await;
     let cancelled = app.cancel(&bank, &late).await;
     cancelled.unwrap();
     app.run_jobs().await;
-    let expired = ask(&bank, "alice").await;
+    let expired = bank.start_told("alice").await;
     approve(&phone, &expired).await;
     app.advance(181);
     app.run_jobs().await;
-    let locked = ask(&bank, "alice").await;
+    let locked = bank.start_told("alice").await;
     approve(&phone, &locked).await;
     app.services().lock_user(&alice).await.unwrap();
     app.run_jobs().await;

@@ -235,12 +235,10 @@ async fn a_decoy_can_be_cancelled(ground: Ground) {
     };
     let bank = app.client_with("bank", pinged).await;
     app.phone(&app.user("alice").await).await;
-    let ask = async |login: &str| {
-        let token = ("client_notification_token", "0123456789012345678901");
-        let hint = [("scope", "openid"), ("login_hint", login), token];
-        id(&bank.ask(&hint).await)
-    };
-    let (known, unknown) = (ask("alice").await, ask("nobody").await);
+    let (known, unknown) = (
+        bank.start_told("alice").await,
+        bank.start_told("nobody").await,
+    );
     let cancel = async |id: &str| bank.post("/bc-cancel", &[("auth_req_id", id)]).await;
     let same = async |status: u16, error: &str| {
         assert_eq!(shape(&cancel(&known).await), shape(&cancel(&unknown).await));
@@ -261,7 +259,7 @@ async fn a_decoy_can_be_cancelled(ground: Ground) {
     app.advance(700);
     app.services().sweep().await.unwrap();
     same(400, "expired_token").await;
-    ask("nobody").await;
+    bank.start_told("nobody").await;
 }
 
 /// A key stands for the request that was begun, whoever the hint means by now.
@@ -292,16 +290,10 @@ async fn nobody_pings() {
         ..with_decoys()
     };
     let bank = app.client_with("bank", registration).await;
-    let hint = [
-        ("scope", "openid"),
-        ("login_hint", "nobody"),
-        ("client_notification_token", "0123456789012345678901"),
-    ];
-    let asked = bank.ask(&hint).await;
-    assert_eq!(asked.status, 200, "{}", asked.body);
+    let asked = bank.start_told("nobody").await;
     app.run_jobs().await;
     app.advance(121);
     app.run_jobs().await;
     assert!(endpoint.received().is_empty());
-    assert_oauth_error(&bank.poll(&id(&asked)).await, 400, "expired_token");
+    assert_oauth_error(&bank.poll(&asked).await, 400, "expired_token");
 }

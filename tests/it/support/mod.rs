@@ -37,6 +37,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// By which a client that is pinged or pushed to knows us.
+pub const NOTIFICATION_TOKEN: &str = "notification-token-0123456789-._~+/=";
 pub const CIBA_GRANT: &str = "urn:openid:params:grant-type:ciba";
 /// Tests begin at this moment, a whole second (2026-01-01T00:00:00Z).
 pub const START: Timestamp = Timestamp::from_secs(1_767_225_600);
@@ -314,6 +316,19 @@ impl RelyingParty {
                 ("scope", "openid"),
                 ("login_hint", login),
                 ("binding_message", "W4SCT"),
+            ])
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["auth_req_id"].as_str().unwrap().to_owned()
+    }
+
+    /// The same for a client that is pinged or pushed to.
+    pub async fn start_told(&self, login: &str) -> String {
+        let answer = self
+            .ask(&[
+                ("scope", "openid"),
+                ("login_hint", login),
+                ("client_notification_token", NOTIFICATION_TOKEN),
             ])
             .await;
         assert_eq!(answer.status, 200, "{}", answer.body);

@@ -32,6 +32,9 @@ async fn no_secret_is_found_after_a_full_run(backend: Backend) {
     let shop = run.client("shop", true);
     what_goes_right(&mut run, &bank, &shop).await;
     what_goes_wrong(&mut run, &bank, &old).await;
+    // Last, since it cancels what is asked in the same moment.
+    let stolen = request_id(&run.ask(&bank).await).to_string();
+    run.print(&["phone", "deny", &stolen, "--reason", "fraud"], 0);
     let printing: [&[&str]; 8] = [
         &["client", "list"],
         &["client", "list", "--json"],
@@ -123,7 +126,7 @@ async fn what_goes_right(run: &mut Run, bank: &Client, shop: &Client) {
         run.answer(&phone, request_id(&id), Decision::Approve).await;
         run.ask(client).await;
         // The phone in the terminal answers the only one that waits.
-        run.print(&["phone", "deny", "--reason", "fraud"], 0);
+        run.print(&["phone", "deny", "--reason", "mistake"], 0);
     }
     run.ask(bank).await;
 }

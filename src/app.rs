@@ -107,9 +107,15 @@ impl Core {
         }));
         let ledger_jobs = Arc::new(SqlJobQueue::new(db.clone(), LEDGER_QUEUE));
         let queues: [Arc<dyn JobQueue>; 2] = [fast_path.jobs, ledger_jobs];
-        let ready = [&services.pending_jobs_ready, &services.ledger_jobs_ready];
-        let worker = |n: usize| Worker::new(services.clone(), queues[n].clone(), ready[n].clone());
-        let workers = [worker(0), worker(1)];
+        let [pending, ledger] = queues.clone();
+        let workers = [
+            Worker::new(
+                services.clone(),
+                pending,
+                services.pending_jobs_ready.clone(),
+            ),
+            Worker::new(services.clone(), ledger, services.ledger_jobs_ready.clone()),
+        ];
         Ok(Self {
             services,
             queues,

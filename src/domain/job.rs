@@ -94,6 +94,20 @@ impl Job {
         }
     }
 
+    /// The latest due time that its age allows: attempts that were put off count, too, and must not make the
+    /// first real failure look like the last of many.
+    pub fn due_by(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::PublishEvent { event } => {
+                Some(now.plus(RetrySchedule::EVENT.first + 2 * now.since(event.at)))
+            }
+            Self::NotifyDevice { .. }
+            | Self::NotifyClient { .. }
+            | Self::NotifyResolved { .. }
+            | Self::HandleFraud { .. } => None,
+        }
+    }
+
     /// After this there is nothing left to do it for.
     pub fn deadline(&self) -> Timestamp {
         match self {
@@ -155,7 +169,29 @@ impl RetrySchedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::EventKind;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_event_waits_no_longer_than_its_age_explains() {
+        let event = |at| Job::PublishEvent {
+            event: Event {
+                id: "evt_1".into(),
+                at,
+                partition: Partition(0),
+                kind: EventKind::JobDead {
+                    job: "a job".into(),
+                    error: "an error".into(),
+                },
+            },
+        };
+        let now = Timestamp::from_secs(1_000_000);
+        let wait = |age: u64| {
+            let born = now.minus(Duration::from_secs(age));
+            event(born).due_by(now).map(|due| due.since(now).as_secs())
+        };
+        assert_eq!([wait(0), wait(60)], [Some(5), Some(125)]);
+    }
 
     #[test]
     fn delays_double_up_to_the_cap() {

@@ -29,7 +29,8 @@ impl Services {
         let payload = json!({ "request": facts.id, "client": facts.client_id });
         let entry = self.entry("decoy.cancelled", now, payload);
         self.ledger.note(facts.partition, entry).await?;
-        self.project(facts.key(), State::Cancelled).await;
+        // No sweep repeats this, since the Ledger has no outcome of nobody's request.
+        self.pending.project(facts.key(), State::Cancelled).await?;
         Ok(Cancelled::Yes)
     }
 }

@@ -1,6 +1,6 @@
 //! Wakes the person's phones for a request.
 
-use super::{Services, log_device, log_id};
+use super::{CLOCKS_APART, Services, log_device, log_id};
 use crate::crypto::sha256;
 use crate::domain::delivery::{DeliveryState, PushRecord};
 use crate::domain::device::DeviceState;
@@ -41,6 +41,7 @@ impl Services {
         // It may have been denied since: the same client's other request, or as fraud.
         let is_quiet = self.is_quiet(user, client, self.clock.now()).await?;
         if is_quiet || !self.may_ask(client).await? {
+            self.note_unsent(key, user).await?;
             return Ok(Notified::Done);
         }
         let mut devices = self.directory.devices_of(user).await?;
@@ -108,6 +109,29 @@ impl Services {
         }
     }
 
+    /// The person's phones are left in peace, and the log says so.
+    async fn note_unsent(&self, key: RequestKey, user: &UserId) -> Result<(), StoreError> {
+        let before = self.pushes_before(key).await?;
+        let mut devices = self.directory.devices_of(user).await?;
+        devices.retain(|device| device.state == DeviceState::Active);
+        let now = self.clock.now();
+        let unsent = devices.into_iter().filter_map(|device| {
+            let push = match before.get(&device.id) {
+                Some(push) if push.is_settled() => return None,
+                Some(push) => push.clone(),
+                None => record(&PushOutcome::Unreachable, 0, now),
+            };
+            let push = PushRecord {
+                state: DeliveryState::Failed,
+                reason: Some("nothing may ring for it any more".to_owned()),
+                ..push
+            };
+            Some((device.id, push))
+        });
+        self.note_pushes(key, &unsent.collect::<Vec<_>>()).await;
+        Ok(())
+    }
+
     /// A request that was decided while its pushes were on their way: whoever told of its end did not know yet
     /// who rings. `None`: it was not.
     async fn resolve_late(
@@ -125,7 +149,8 @@ impl Services {
             return Ok(None);
         };
         let answered_by = decided.device_id.as_ref();
-        let rang_since = Some(decided.decided_at);
+        // By the clock of another node, perhaps; told twice does no harm.
+        let rang_since = Some(decided.decided_at.minus(CLOCKS_APART));
         self.notify_resolved(key, user, answered_by, rang_since, expires_at)
             .await
             .map(Some)

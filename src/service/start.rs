@@ -99,6 +99,8 @@ struct Asked {
     id: UserId,
     partition: Partition,
     is_decoy: bool,
+    /// Whether a job is made. Somebody who cannot be asked has a budget that it would use up.
+    has_job: bool,
 }
 
 /// The job that wakes the person's phones. That of a decoy wakes nobody, but is made all the same.
@@ -147,7 +149,7 @@ impl Services {
             self.check_user_code(&asked.id, request.user_code.as_deref(), now)
                 .await?;
         }
-        let is_quiet = self.is_quiet(&asked.id, &client.id, now).await?;
+        let is_quiet = self.is_quiet(&asked.id, &client.id, now).await? || !asked.has_job;
         // Whole seconds, as the challenge's `exp` will have.
         let expires_at = Timestamp::from_secs(now.plus(Duration::from_millis(999)).secs())
             .plus(validated.expiry);
@@ -344,11 +346,20 @@ impl Services {
                 id: user.id,
                 partition: user.partition,
                 is_decoy: false,
+                has_job: true,
+            }),
+            // By their own name, so that the client has no more places and no fewer than when they could be.
+            Some(user) if client.registration.unknown_user == UnknownUser::Decoy => Ok(Asked {
+                id: user.id,
+                partition: user.partition,
+                is_decoy: true,
+                has_job: false,
             }),
             _ if client.registration.unknown_user == UnknownUser::Decoy => Ok(Asked {
                 id: nobody,
                 partition,
                 is_decoy: true,
+                has_job: true,
             }),
             _ => Err(StartError::UnknownUser),
         }

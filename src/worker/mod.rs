@@ -115,7 +115,8 @@ impl Worker {
         let [jitter] = self.services.entropy.bytes::<1>();
         let deadline = claim.job.deadline();
         let due = again.and_then(|(schedule, earliest)| {
-            schedule.next(claim.attempt, now, earliest, deadline, jitter)
+            let due = schedule.next(claim.attempt, now, earliest, deadline, jitter)?;
+            Some(claim.job.due_by(now).map_or(due, |latest| due.min(latest)))
         });
         match due {
             Some(due) => settled(claim, self.queue.retry(claim, due, &reason).await?, "retry"),

@@ -18,6 +18,7 @@ everywhere!(
     the_clock_tells_nothing,
     the_places_of_nobody_are_counted_like_anybodys,
     who_cannot_be_asked_looks_like_nobody,
+    the_places_of_a_person_outlive_their_phone,
     what_others_ask_of_a_person_is_not_seen,
     a_decoy_can_be_cancelled,
     a_replay_is_of_the_same_nobody,
@@ -182,6 +183,27 @@ async fn who_cannot_be_asked_looks_like_nobody(ground: Ground) {
     }
     assert_eq!(pushes(&app).await, 0);
     assert!(inbox(&phone).await.is_empty());
+}
+
+/// Whoever loses their phone has as many places as before, and nothing rings on the one that they get.
+async fn the_places_of_a_person_outlive_their_phone(ground: Ground) {
+    let app = TestApp::on(ground).await;
+    let bank = app.client_with("bank", with_decoys()).await;
+    let alice = app.user("alice").await;
+    let lost = app.phone(&alice).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&bank, "alice").await.status, 200);
+    }
+    let gone = lost.call("DELETE", "/device/v1/device", None).await;
+    assert_eq!(gone.unwrap().status, 204);
+    let last = ask(&bank, "alice").await;
+    assert_eq!(last.status, 200);
+    assert_oauth_error(&ask(&bank, "alice").await, 403, "access_denied");
+    let found = app.phone(&alice).await;
+    app.run_jobs().await;
+    assert_eq!(inbox(&found).await.len(), 2, "those that were for her");
+    assert_oauth_error(&ask(&bank, "alice").await, 403, "access_denied");
+    assert_oauth_error(&bank.poll(&id(&last)).await, 400, "authorization_pending");
 }
 
 async fn what_others_ask_of_a_person_is_not_seen(ground: Ground) {

@@ -13,6 +13,7 @@ everywhere!(
     whoever_has_one_phone_costs_no_second_push,
     a_phone_that_never_rang_is_left_in_peace,
     what_rings_nowhere_is_shown_too,
+    what_will_not_ring_any_more_is_not_queued,
 );
 
 /// Device and state of each delivery of a person's prompts.
@@ -161,4 +162,25 @@ async fn what_rings_nowhere_is_shown_too(ground: Ground) {
             .iter()
             .any(|one| one.state == DeliveryState::Fetched && !one.is_prompt)
     );
+}
+
+/// The person denies one request while the push for another of the same client is still to be sent.
+async fn what_will_not_ring_any_more_is_not_queued(ground: Ground) {
+    let app = TestApp::on(ground).await;
+    let (bank, alice, phone) = app.cast().await;
+    let (first, second) = (bank.start("alice").await, bank.start("alice").await);
+    let state = async || {
+        let reports = app.services().deliveries_of(&alice).await.unwrap();
+        let of_second = reports
+            .iter()
+            .find(|one| one.request == request_id(&second));
+        of_second.unwrap().state
+    };
+    assert_eq!(state().await, DeliveryState::Queued);
+    let shown = show(&phone, &first).await;
+    phone.answer(&shown, Decision::Deny, None).await.unwrap();
+    assert_eq!(pushes(&app).await, 0);
+    assert_eq!(state().await, DeliveryState::Failed);
+    approve(&phone, &second).await;
+    assert_eq!(state().await, DeliveryState::Answered);
 }

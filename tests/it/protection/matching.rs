@@ -77,9 +77,9 @@ fn other(code: &str) -> String {
 }
 
 async fn the_code_that_is_shown_must_be_typed(ground: Ground) {
-    let scene = scene(ground, 6).await;
+    let scene = scene(ground, 8).await;
     let (id, code) = scene.ask().await;
-    assert_eq!(code.len(), 6);
+    assert_eq!(code.len(), 8);
     assert!(code.bytes().all(|byte| byte.is_ascii_digit()));
     // It is nowhere else: not in the push, the inbox or the challenge.
     scene.app.run_jobs().await;

@@ -109,13 +109,18 @@ async fn serve(
             break (head.to_owned(), body.to_owned());
         }
     };
+    // Before anybody knows that it came: whoever sees it counts on the next reply.
+    let document = document.lock().unwrap().clone();
+    let reply = match document {
+        Some(_) => None,
+        None => replies.lock().unwrap().pop(),
+    };
     received.lock().unwrap().push(Notification {
         authorization: header(&head, "authorization"),
         content_type: header(&head, "content-type"),
         body,
         head,
     });
-    let document = document.lock().unwrap().clone();
     if let Some(document) = document {
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{document}",
@@ -124,8 +129,7 @@ async fn serve(
         let _ = stream.write_all(answer.as_bytes()).await;
         return;
     }
-    let reply = replies.lock().unwrap().pop().unwrap_or(Reply::Status(204));
-    let answer = match reply {
+    let answer = match reply.unwrap_or(Reply::Status(204)) {
         Reply::Status(status) => format!(
             "HTTP/1.1 {status} Whatever\r\ncontent-length: 7\r\nconnection: close\r\n\r\nignored"
         ),

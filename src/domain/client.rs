@@ -90,6 +90,11 @@ impl Registration {
         Some(url::Url::parse(url).ok()?.host_str()?.to_owned())
     }
 
+    /// Whether the client is not to learn who is known.
+    pub fn gets_decoys(&self) -> bool {
+        self.unknown_user == UnknownUser::Decoy
+    }
+
     pub fn allows(&self, grant: Grant) -> bool {
         self.grants.contains(&grant)
     }

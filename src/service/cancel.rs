@@ -2,7 +2,6 @@
 
 use super::authenticate_client::AuthenticatedClient;
 use super::{Services, log_id};
-use crate::domain::client::UnknownUser;
 use crate::domain::outcome::{DecidedRequest, Evidence, Issuance};
 use crate::domain::request::{BackchannelRequest, Event, State};
 use crate::domain::{AuthReqId, Job, Outcome, Partition, RequestKey, Timestamp, UserId};
@@ -57,8 +56,8 @@ impl Services {
             .ok_or(CancelError::InvalidGrant)?;
         // Of a decoy nothing is left once its record is gone, and a client that gets decoys must not tell.
         let key = handle.key();
-        let is_over = client.registration.unknown_user == UnknownUser::Decoy
-            && self.pending.standing(key, now).await?.is_none();
+        let is_over =
+            client.registration.gets_decoys() && self.pending.standing(key, now).await?.is_none();
         match self
             .cancel_as(key, "cancelled by the client", false)
             .await?

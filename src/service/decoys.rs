@@ -4,7 +4,6 @@ use super::Services;
 use super::authenticate_client::AuthenticatedClient;
 use super::cancel::Cancelled;
 use crate::domain::Timestamp;
-use crate::domain::client::UnknownUser;
 use crate::domain::request::{Facts, State};
 use crate::store::StoreError;
 use serde_json::json;
@@ -17,7 +16,7 @@ impl Services {
         client: &AuthenticatedClient,
         asked_at: Timestamp,
     ) {
-        if client.registration.unknown_user == UnknownUser::Decoy {
+        if client.registration.gets_decoys() {
             let at = asked_at.plus(self.policy.decoy_answer_after);
             self.clock.sleep_until(at).await;
         }

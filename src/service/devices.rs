@@ -114,7 +114,9 @@ impl Services {
             .move_device(device, from, to, now, entry, event.as_ref())
             .await?;
         if moved {
-            self.ledger_jobs_ready.notify_waiters();
+            if event.is_some() {
+                self.ledger_jobs_ready.notify_waiters();
+            }
             self.announce(&owner.id, owner.partition).await;
         }
         Ok(moved)

@@ -193,7 +193,9 @@ impl Services {
             Bound::Yes => {
                 tracing::info!(device = log_device(&device.id), "device enrolled");
                 metrics::counter!("assent_devices_enrolled_total").increment(1);
-                self.ledger_jobs_ready.notify_waiters();
+                if event.is_some() {
+                    self.ledger_jobs_ready.notify_waiters();
+                }
                 Ok(device)
             }
             Bound::Closed => Err(EnrolError::Code),

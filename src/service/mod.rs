@@ -1,6 +1,6 @@
 //! What the server does, one use case a file, in the order of the journey: [`authenticate_client`],
 //! [`start`], [`notify_device`], [`authenticate_device`], [`decide`], [`redeem`], [`mint`],
-//! [`notify_client`], [`notify_resolved`], [`refresh`], [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`quiet`], [`fraud`],
+//! [`notify_client`], [`notify_resolved`], [`refresh`], [`reconcile`]; beside them [`enrol`], [`devices`], [`streams`], [`cancel`], [`decoys`], [`quiet`], [`fraud`],
 //! [`deliveries`], [`userinfo`], [`administer`], [`rotate_keys`], [`test_push`], [`audit`] and
 //! [`publish_event`].
 

@@ -9,7 +9,7 @@ use crate::crypto::jose::{Jws, VerifyingKey};
 use crate::crypto::sha256_base64url;
 use crate::domain::approval::APPROVAL_TYP;
 use crate::domain::challenge::CHALLENGE_TYP;
-use crate::domain::client::{DeliveryMode, Grant, UnknownUser};
+use crate::domain::client::{DeliveryMode, Grant};
 use crate::domain::device::PublicKey;
 use crate::domain::outcome::{DecidedRequest, Issuance};
 use crate::domain::pacing::Pace;
@@ -142,8 +142,7 @@ impl Services {
             Some((_, Some(used))) => self.used(used, now),
             // Of a decoy nothing is left once its record is gone.
             Some((decided, None))
-                if decided.outcome == Outcome::Cancelled
-                    && client.registration.unknown_user == UnknownUser::Decoy =>
+                if decided.outcome == Outcome::Cancelled && client.registration.gets_decoys() =>
             {
                 Err(PollError::Expired)
             }

@@ -8,7 +8,7 @@ use super::user_code::UserCodeError;
 use super::{Services, log_id};
 use crate::crypto::auth_req_id;
 use crate::domain::binding_message::InvalidBindingMessage;
-use crate::domain::client::{DeliveryMode, Grant, UnknownUser};
+use crate::domain::client::{DeliveryMode, Grant};
 use crate::domain::request::{ACR_DEVICE, Facts};
 use crate::domain::{
     AuthReqId, BindingMessage, EventKind, Job, Partition, Scope, Secret, Timestamp, UserId,
@@ -208,7 +208,7 @@ impl Services {
             facts,
         };
         let mut created = self.pending.create(&new, now).await?;
-        if created == Created::OverUserCap && registration.unknown_user == UnknownUser::Decoy {
+        if created == Created::OverUserCap && registration.gets_decoys() {
             // Others ask this person. Of somebody unknown nobody would, so this client must not notice.
             new.facts.decoy = true;
             new.per_user = u32::MAX;
@@ -349,13 +349,13 @@ impl Services {
                 has_job: true,
             }),
             // By their own name, so that the client has no more places and no fewer than when they could be.
-            Some(user) if client.registration.unknown_user == UnknownUser::Decoy => Ok(Asked {
+            Some(user) if client.registration.gets_decoys() => Ok(Asked {
                 id: user.id,
                 partition: user.partition,
                 is_decoy: true,
                 has_job: false,
             }),
-            _ if client.registration.unknown_user == UnknownUser::Decoy => Ok(Asked {
+            _ if client.registration.gets_decoys() => Ok(Asked {
                 id: nobody,
                 partition,
                 is_decoy: true,

@@ -84,6 +84,9 @@ async fn a_report_of_fraud_ends_what_is_open_and_keeps_the_phones_quiet(ground: 
     assert_eq!(pushes(&app).await, 0);
     approve(&phone, &quiet).await;
     assert_eq!(shop.poll(&quiet).await.status, 200);
+    let after_loss = app.node_after_loss().await;
+    after_loss.here(&shop).start("alice").await;
+    assert_eq!(pushes(&after_loss).await, 0);
     app.advance(1);
     shop.start("alice").await;
     assert_eq!(pushes(&app).await, 1);

@@ -172,6 +172,11 @@ impl Shared {
     fn take_message(&self, path: String, authorization: String, body: String) -> Reply {
         let newest = format!("Bearer access-token-{}", self.newest_token.lock().unwrap());
         let is_known = authorization == newest;
+        // Before anybody knows that it came.
+        let scripted = match is_known {
+            true => self.replies.lock().unwrap().pop_front(),
+            false => None,
+        };
         self.received.lock().unwrap().push(Received {
             path,
             authorization,
@@ -181,7 +186,6 @@ impl Shared {
             let error = json!({ "code": 401, "status": "UNAUTHENTICATED", "message": "no" });
             return Reply::refuse(401, json!({ "error": error }));
         }
-        let scripted = self.replies.lock().unwrap().pop_front();
         let name = format!("projects/{PROJECT}/messages/0:1");
         scripted.unwrap_or_else(|| Reply::Say(200, None, json!({ "name": name })))
     }

@@ -89,9 +89,19 @@ impl TestApp {
 
     /// Another node of the same issuer, with the same clock.
     pub async fn node(&self) -> Self {
+        self.node_with(self.redis.clone()).await
+    }
+
+    /// The same after Redis, where there is one, has forgotten everything.
+    pub async fn node_after_loss(&self) -> Self {
+        let forgotten = self.redis.as_ref().map(|_| RedisServers::single());
+        self.node_with(forgotten).await
+    }
+
+    async fn node_with(&self, redis: Option<RedisServers>) -> Self {
         let ground = Ground {
             backend: self.backend.clone(),
-            redis: self.redis.clone(),
+            redis,
         };
         let config = config(&ground.backend, None, ground.settings());
         Self::start(ground, config, Some(self)).await

@@ -1,4 +1,4 @@
-//! What a client with decoys must not learn by the clock.
+//! Requests for nobody, and what a client that gets them must not learn by the clock.
 
 use super::Services;
 use super::authenticate_client::AuthenticatedClient;

@@ -115,18 +115,14 @@ impl Services {
         let mut devices = self.directory.devices_of(user).await?;
         devices.retain(|device| device.state == DeviceState::Active);
         let now = self.clock.now();
-        let unsent = devices.into_iter().filter_map(|device| {
-            let push = match before.get(&device.id) {
-                Some(push) if push.is_settled() => return None,
-                Some(push) => push.clone(),
-                None => record(&PushOutcome::Unreachable, 0, now),
-            };
+        // Of one that was tried it stays open whether it rang: it is to hear of the end.
+        devices.retain(|device| before.get(&device.id).is_none_or(|push| push.attempts == 0));
+        let unsent = devices.into_iter().map(|device| {
             let push = PushRecord {
-                state: DeliveryState::Failed,
                 reason: Some("nothing may ring for it any more".to_owned()),
-                ..push
+                ..record(&PushOutcome::Unreachable, 0, now)
             };
-            Some((device.id, push))
+            (device.id, push)
         });
         self.note_pushes(key, &unsent.collect::<Vec<_>>()).await;
         Ok(())

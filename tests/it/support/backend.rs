@@ -2,7 +2,6 @@
 
 use assent::entropy::{Entropy, SystemEntropy};
 use assent::store::sql::Db;
-use sqlx::any::AnyPoolOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -154,15 +153,11 @@ impl Backend {
     /// Every row of every table that matters, as text: two dumps are equal when nothing changed.
     pub async fn dump(&self) -> Vec<(String, Vec<String>)> {
         sqlx::any::install_default_drivers();
-        let pool = AnyPoolOptions::new()
-            .max_connections(1)
-            .connect(&self.url())
-            .await
-            .unwrap();
+        let mut connection = sqlx::AnyConnection::connect(&self.url()).await.unwrap();
         let mut tables = Vec::new();
         for table in TABLES {
             let rows = sqlx::query(AssertSqlSafe(format!("SELECT * FROM {table}")))
-                .fetch_all(&pool)
+                .fetch_all(&mut connection)
                 .await
                 .unwrap();
             let mut texts: Vec<String> = rows
@@ -178,7 +173,7 @@ impl Backend {
             texts.sort();
             tables.push(((*table).to_owned(), texts));
         }
-        pool.close().await;
+        connection.close().await.unwrap();
         tables
     }
 }
